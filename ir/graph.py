@@ -1,0 +1,305 @@
+"""The graph: values, nodes in schedule order, and the builder that is the only way to make one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import literals
+from .diagnostics import Fault, Span
+from .literals import Number
+from .ops import OPS, Operation
+from .shapes import Attributes
+from .types import DType, TensorType
+
+EMPTY: Attributes = {}
+
+
+class Value:
+    """What an operation defines, or an input. Compared by identity: a line of text is an identity."""
+
+    __slots__ = ("name", "node", "span", "type")
+
+    def __init__(self, name: str, type: TensorType, node: Node | None = None, span: Span | None = None) -> None:
+        self.name = name
+        self.type = type
+        self.node = node
+        self.span = span
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.type.shape
+
+    @property
+    def dtype(self) -> DType:
+        return self.type.dtype
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.type}"
+
+
+class Constant(Value):
+    """A scalar that stands in the text where it is used. It is no operation and takes no memory."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: Number, dtype: DType) -> None:
+        super().__init__("", TensorType(dtype))
+        self.number = literals.rounded(number, dtype)
+
+    @property
+    def bits(self) -> Any:
+        """Equal for equal bits: NaN equals itself, 0.0 and -0.0 differ."""
+        return literals.bits(self.number)
+
+    def __repr__(self) -> str:
+        return f"{literals.text(self.number, self.dtype)}: {self.dtype}"
+
+
+class Node:
+    """One operation of the schedule: what it does, of what, and the values that it defines."""
+
+    __slots__ = ("attributes", "op", "operands", "results")
+
+    def __init__(self, op: Operation, operands: tuple[Value, ...], attributes: Attributes) -> None:
+        self.op = op
+        self.operands = operands
+        self.attributes = attributes
+        self.results: tuple[Value, ...] = ()
+
+    @property
+    def result(self) -> Value:
+        """The only result of an operation that has one."""
+        return self.results[0]
+
+    @property
+    def flops(self) -> int:
+        """Arithmetic operations of one run."""
+        return self.op.flops([v.type for v in self.operands], self.results[0].type, self.attributes)
+
+    @property
+    def moved(self) -> int:
+        """Elements copied by one run without arithmetic."""
+        return self.op.moved([v.type for v in self.operands], self.results[0].type)
+
+    def __repr__(self) -> str:
+        names = ", ".join(v.name or repr(v) for v in self.operands)
+        return f"{', '.join(v.name for v in self.results)} = {self.op.name}({names})"
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """What a sample input is drawn from: `normal(mean, deviation)`, `uniform(low, high)`, `integers(low, high)`."""
+
+    name: str
+    arguments: tuple[Number, Number]
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.arguments[0]!r}, {self.arguments[1]!r})"
+
+
+DISTRIBUTIONS = ("normal", "uniform", "integers")
+Default = Number | Distribution
+
+
+class Graph:
+    """A straight-line program: inputs, nodes in schedule order, outputs.
+
+    The inputs from `first_data` on are data: no gradient unless asked. `defaults` says of inputs, by name, what a
+    sample is. `scheduled`: order and repeats are deliberate, so no pass reorders or merges them.
+    """
+
+    __slots__ = ("defaults", "file", "first_data", "inputs", "name", "nodes", "outputs", "scheduled")
+
+    def __init__(self, name: str, inputs: Sequence[Value], nodes: Sequence[Node], outputs: Sequence[Value],
+                 defaults: Mapping[str, Default], first_data: int, scheduled: bool = False,
+                 file: str = "") -> None:
+        self.name = name
+        self.inputs = tuple(inputs)
+        self.nodes = tuple(nodes)
+        self.outputs = tuple(outputs)
+        self.defaults = dict(defaults)
+        self.first_data = first_data
+        self.scheduled = scheduled
+        self.file = file
+
+    @property
+    def parameters(self) -> tuple[Value, ...]:
+        """The inputs before the bare `*`: what a gradient is taken in, unless asked otherwise."""
+        return self.inputs[:self.first_data]
+
+    @property
+    def data(self) -> tuple[Value, ...]:
+        """The inputs after the bare `*`."""
+        return self.inputs[self.first_data:]
+
+    def values(self) -> Iterator[Value]:
+        """Inputs, then the results of all nodes, in order."""
+        yield from self.inputs
+        for node in self.nodes:
+            yield from node.results
+
+    def input(self, name: str) -> Value:
+        """The input of that name; Fault E0403 if there is none."""
+        from .diagnostics import near
+
+        for value in self.inputs:
+            if value.name == name:
+                return value
+        known = [v.name for v in self.inputs]
+        raise Fault("E0403", f"{self.name} has no input '{name}'",
+                    near(name, known) or f"its inputs are {', '.join(known) or 'none'}")
+
+    def __eq__(self, other: object) -> bool:
+        """Equal programs: the same names, types, operations and constants (by their bits), in the same order."""
+        if not isinstance(other, Graph):
+            return NotImplemented
+        return self is other or self._key() == other._key()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _key(self) -> tuple[Any, ...]:
+        def operand(v: Value) -> Any:
+            return (v.bits, v.dtype) if isinstance(v, Constant) else v.name
+
+        def default(d: Default) -> Any:
+            return (d.name, *map(literals.bits, d.arguments)) if isinstance(d, Distribution) else literals.bits(d)
+
+        return (self.name, self.first_data, self.scheduled,
+                [(v.name, v.type) for v in self.inputs],
+                {k: default(d) for k, d in self.defaults.items()},
+                [([(v.name, v.type) for v in n.results], n.op.name, [operand(v) for v in n.operands],
+                  dict(n.attributes)) for n in self.nodes],
+                [operand(v) for v in self.outputs])
+
+    def __str__(self) -> str:
+        from .show import show
+
+        return show(self)
+
+    def __repr__(self) -> str:
+        return f"<slpc.Graph {self.name}: {len(self.inputs)} inputs, {len(self.nodes)} operations>"
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+        """Pickled as its text."""
+        from .parse import parse
+
+        return (parse, (str(self), self.file))
+
+    def to_networkx(self) -> Any:
+        """A `networkx.DiGraph` over value names: one node per input and per operation's result.
+
+        Node attributes: `op` ("input" for inputs), `bytes` (0 for a view), `flops`, `view_of` (the name of the value
+        whose buffer it looks into, or None), `output` (bool), `dtype`, `shape`, `order` (place in the schedule, -1
+        for inputs). Edges run from operand to result and carry `operands`, the positions at which it is used.
+        """
+        import networkx
+
+        made = networkx.DiGraph(name=self.name)
+        outputs = set(self.outputs)
+        for value in self.inputs:
+            made.add_node(value.name, op="input", bytes=value.type.bytes, flops=0, view_of=None, order=-1,
+                          output=value in outputs, dtype=value.dtype.name, shape=value.shape)
+        for order, node in enumerate(self.nodes):
+            for value in node.results:
+                root = buffer(value)
+                made.add_node(value.name, op=node.op.name, bytes=0 if node.op.view else value.type.bytes,
+                              flops=node.flops, view_of=None if root is value else root.name, order=order,
+                              output=value in outputs, dtype=value.dtype.name, shape=value.shape)
+                for position, operand in enumerate(node.operands):
+                    if isinstance(operand, Constant):
+                        continue
+                    if made.has_edge(operand.name, value.name):
+                        made.edges[operand.name, value.name]["operands"] += (position,)
+                    else:
+                        made.add_edge(operand.name, value.name, operands=(position,))
+        return made
+
+
+def buffer(value: Value) -> Value:
+    """The value that owns the memory `value` looks into: itself, unless it is a view."""
+    while value.node is not None and value.node.op.view:
+        value = value.node.operands[0]
+    return value
+
+
+class Builder:
+    """Makes a graph: names are unique, types inferred, and what does not fit is a Fault."""
+
+    def __init__(self, name: str, file: str = "", reserved: Iterable[str] = ()) -> None:
+        self.name = name
+        self.file = file
+        self.scheduled = False
+        self.inputs: list[Value] = []
+        self.defaults: dict[str, Default] = {}
+        self.first_data: int | None = None
+        self.nodes: list[Node] = []
+        self._names: set[str] = set(reserved)
+        self._counters: dict[str, int] = {}
+        self._constants: dict[tuple[DType, Any], Constant] = {}
+
+    def fresh(self, stem: str) -> str:
+        """A name that is not taken: the stem itself, or the stem with the next number. Constant time, amortised."""
+        name = stem
+        while name in self._names:
+            number = self._counters.get(stem, 0) + 1
+            self._counters[stem] = number
+            name = f"{stem}_{number}"
+        self._names.add(name)
+        return name
+
+    def taken(self, name: str) -> bool:
+        """Is there a value of that name already?"""
+        return name in self._names
+
+    def input(self, name: str, type: TensorType, default: Default | None = None, *, data: bool = False,
+              span: Span | None = None) -> Value:
+        """A new input; those after the first `data=True` are all data."""
+        if data and self.first_data is None:
+            self.first_data = len(self.inputs)
+        value = Value(self.fresh(name), type, None, span)
+        self.inputs.append(value)
+        if default is not None:
+            self.defaults[value.name] = default
+        return value
+
+    def constant(self, number: Number, dtype: DType) -> Constant:
+        """The scalar constant, rounded to `dtype`; Fault E0309 where it overflows."""
+        key = (dtype, literals.bits(number))
+        known = self._constants.get(key)
+        if known is None:
+            known = self._constants[key] = Constant(number, dtype)
+        return known
+
+    def emit(self, op: Operation | str, operands: Sequence[Value], attributes: Attributes = EMPTY, *,
+             name: str = "", span: Span | None = None) -> Value:
+        """Append one operation and return its result; an empty name is to be given later (`name_value`)."""
+        row = OPS[op] if isinstance(op, str) else op
+        node = Node(row, tuple(operands), attributes)
+        result = Value(self.fresh(name) if name else "", row.infer([v.type for v in operands], attributes), node, span)
+        node.results = (result,)
+        self.nodes.append(node)
+        return result
+
+    def name_value(self, value: Value, stem: str) -> None:
+        """Name a value that was emitted without a name."""
+        assert not value.name
+        value.name = self.fresh(stem)
+
+    def finish(self, outputs: Sequence[Value], names: Sequence[str] = ()) -> Graph:
+        """The graph. Each output owns its memory: what is an input, a view of one, a constant, or shares a buffer with
+        another output, is copied; the copy is called `names[i]`, or `out0`, `out1`, ..."""
+        owned: list[Value] = []
+        owners: set[int] = set()
+        for position, value in enumerate(outputs):
+            root = buffer(value)
+            broadcast = root is not value and root.type.size < value.type.size
+            if root.node is None or id(root) in owners or broadcast:
+                stem = names[position] if position < len(names) and names[position] else f"out{position}"
+                value = self.emit("copy", (value,), name=stem, span=value.span)
+                root = value
+            owners.add(id(root))
+            owned.append(value)
+        first_data = len(self.inputs) if self.first_data is None else self.first_data
+        return Graph(self.name, self.inputs, self.nodes, owned, self.defaults, first_data, self.scheduled, self.file)

@@ -1,0 +1,1 @@
+"""Graph in, graph out: simplify, tangent, adjoint, legalize, cost. Imports `ir` alone."""
