@@ -76,12 +76,12 @@ class Node:
     @property
     def flops(self) -> int:
         """Arithmetic operations of one run."""
-        return self.op.flops([v.type for v in self.operands], self.results[0].type, self.attributes)
+        return self.op.flops(operand_types(self.op, self.operands), self.results[0].type, self.attributes)
 
     @property
     def moved(self) -> int:
         """Elements copied by one run without arithmetic."""
-        return self.op.moved([v.type for v in self.operands], self.results[0].type)
+        return self.op.moved(self.results[0].type)
 
     def __repr__(self) -> str:
         names = ", ".join(v.name or repr(v) for v in self.operands)
@@ -224,6 +224,16 @@ def buffer(value: Value) -> Value:
     return value
 
 
+def operand_types(op: Operation, operands: Sequence[Value]) -> list[TensorType]:
+    """The operands' types as the shape rule sees them: a constant of an elementwise operation has the others' shape."""
+    types = [v.type for v in operands]
+    if op.elementwise and len(types) > 1:
+        shape = next((v.type.shape for v in operands if not isinstance(v, Constant)), ())
+        if shape:
+            types = [TensorType(v.type.dtype, shape) if isinstance(v, Constant) else v.type for v in operands]
+    return types
+
+
 class Builder:
     """Makes a graph: names are unique, types inferred, and what does not fit is a Fault."""
 
@@ -277,7 +287,8 @@ class Builder:
         """Append one operation and return its result; an empty name is to be given later (`name_value`)."""
         row = OPS[op] if isinstance(op, str) else op
         node = Node(row, tuple(operands), attributes)
-        result = Value(self.fresh(name) if name else "", row.infer([v.type for v in operands], attributes), node, span)
+        type = row.infer(operand_types(row, operands), attributes)
+        result = Value(self.fresh(name) if name else "", type, node, span)
         node.results = (result,)
         self.nodes.append(node)
         return result

@@ -88,7 +88,7 @@ class Operation:
             return max(0, sum(t.size for t in types) - result.size)
         return 0
 
-    def moved(self, types: Types, result: TensorType) -> int:
+    def moved(self, result: TensorType) -> int:
         """Elements copied without arithmetic: what data movement costs."""
         return result.size if self.family == "movement" else 0
 

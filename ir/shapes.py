@@ -1,7 +1,8 @@
 """Shape rules: the type of a result from the types of the operands and the attributes.
 
 Each rule has the signature `(types, attributes) -> TensorType` and raises `Fault` for what does not fit. Operands
-are never broadcast here: the reader inserts `broadcast_to`, so that no other rule ever undoes it.
+are never broadcast here: the reader inserts `broadcast_to`, so that no other rule ever undoes it. (A scalar constant
+takes the shape of what it meets, as it takes its dtype; the builder sees to that.)
 """
 
 from __future__ import annotations

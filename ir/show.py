@@ -147,9 +147,8 @@ def _typed_by_context(node: Node, value: Constant) -> bool:
     if value.dtype.kind == "bool":
         return True
     group: Sequence[Value] = node.operands[1:] if node.op.name == "where" else node.operands
-    if node.op.elementwise and node.op.name != "astype":
-        if any(not isinstance(v, Constant) for v in group):
-            return True
-    elif node.op.name not in ("broadcast_to", "reshape", "copy", "stop_gradient"):
-        return False
-    return node.result.dtype is value.dtype
+    if node.op.elementwise and any(not isinstance(v, Constant) for v in group):
+        return True
+    if node.op.name == "where":
+        return not isinstance(node.operands[0], Constant)
+    return node.op.name in ("broadcast_to", "copy")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .graph import Constant, Graph, Value, buffer
+from .graph import Constant, Graph, Value, buffer, operand_types
 
 
 class VerificationError(AssertionError):
@@ -32,7 +32,7 @@ def verify(graph: Graph) -> Graph:
                 _fail(graph, at, f"{operand!r} is used before it is defined")
         if set(node.attributes) != set(node.op.attributes):
             _fail(graph, at, f"{node.op.name} has attributes {sorted(node.attributes)}")
-        inferred = node.op.infer([v.type for v in node.operands], node.attributes)
+        inferred = node.op.infer(operand_types(node.op, node.operands), node.attributes)
         for result in node.results:
             if result.node is not node or result.type is not inferred:
                 _fail(graph, at, f"{result!r} should be {inferred}")

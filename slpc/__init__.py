@@ -1,7 +1,67 @@
-"""slpc: a compiler for straight-line numeric programs."""
+"""slpc: a compiler for straight-line numeric programs.
 
+    import slpc
+
+    f = slpc.compile("programs/lecture.slp", grad=True)
+    value, grads = f(w1=1.5, w2=0.5)
+
+Names are loaded when they are first used, so that importing slpc costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 # In a checkout ir/, passes/ and backends/ lie beside this folder; an installed copy has them inside it.
 if (Path(__file__).parent.parent / "ir" / "ops.py").is_file():
     __path__.append(str(Path(__file__).parent.parent))
+
+if TYPE_CHECKING:
+    from .api import adjoint, compile, hvp, load, parse, tangent
+    from .checking import gradcheck
+    from .decorator import Program, program
+    from .dense import hessian, jacobian
+    from .function import Function
+    from .ir.diagnostics import SlpError
+    from .ir.graph import Graph
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Function",
+    "Graph",
+    "Program",
+    "SlpError",
+    "__version__",
+    "adjoint",
+    "compile",
+    "gradcheck",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "load",
+    "parse",
+    "program",
+    "tangent",
+]
+
+_HOMES = {
+    "Function": "function", "Graph": "ir.graph", "Program": "decorator", "SlpError": "ir.diagnostics",
+    "adjoint": "api", "compile": "api", "gradcheck": "checking", "hessian": "dense", "hvp": "api",
+    "jacobian": "dense", "load": "api", "parse": "api", "program": "decorator", "tangent": "api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'slpc' has no attribute '{name}'")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,229 @@
+"""The catalogue of errors: for each code a title, the reason, a program that provokes it, and what to write instead.
+
+Codes are stable: a code is never given another meaning. E01xx reading and syntax, E02xx calls, E03xx types and
+shapes, E04xx run time and arguments, E05xx what is not installed. The examples of E01xx to E03xx are programs, and a
+test reads them; those of E04xx and E05xx are what a user types.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .diagnostics import Fault, near
+
+
+class Entry(NamedTuple):
+    """What `slpc explain CODE` prints."""
+
+    title: str
+    reason: str
+    wrong: str
+    right: str
+
+
+def explain(code: str) -> str:
+    """The long explanation of a code, as plain text; Fault E0411 for a code that does not exist."""
+    entry = CODES.get(code.upper())
+    if entry is None:
+        raise Fault("E0411", f"there is no error code '{code}'", near(code.upper(), CODES) or "slpc explain lists them")
+    parts = [f"{code.upper()}: {entry.title}", entry.reason]
+    for heading, example in (("Wrong:", entry.wrong), ("Right:", entry.right)):
+        indented = "\n".join("    " + line if line else "" for line in example.rstrip().split("\n"))
+        parts.append(f"{heading}\n{indented}")
+    return "\n\n".join(parts) + "\n"
+
+
+CODES: dict[str, Entry] = {}
+
+
+def _code(code: str, title: str, reason: str, wrong: str, right: str) -> None:
+    assert code not in CODES, code
+    CODES[code] = Entry(title, " ".join(reason.split()), wrong, right)
+
+
+_SIMPLE = "def f(x: f64):\n    return {}"
+
+
+def _expression(code: str, title: str, reason: str, wrong: str, right: str) -> None:
+    """An error that a single expression of one scalar shows."""
+    _code(code, title, reason, _SIMPLE.format(wrong), _SIMPLE.format(right))
+
+
+# E01xx: reading and syntax -------------------------------------------------------------------------------------
+_expression("E0101", "this is not Python's syntax",
+            """A program is written in a subset of Python's syntax and is read by Python's own parser; the message is
+            Python's.""", "2 x", "2 * x")
+_code("E0102", "an expression is nested too deeply",
+      """Python's parser stops at some hundred levels of parentheses or operators. Name a part of the expression: a
+      program may have any number of lines.""",
+      "def f(x: f64):\n    return " + "(" * 250 + "x" + ")" * 250, "def f(x: f64):\n    y = sin(x)\n    return sin(y)")
+_expression("E0103", "a name is not known",
+            """The name is neither assigned above, nor an input, a constant, a helper, an operation or a dtype. Names
+            of functions are NumPy's; `slpc ops` lists them.""", "sihn(x)", "sinh(x)")
+_code("E0104", "the file is not text in UTF-8",
+      """Programs are read as UTF-8 without null bytes. A file in another encoding is to be converted, for example
+      with iconv.""", "def f(x: f64):\n    return x\0", "def f(x: f64):\n    return x + 1")
+_code("E0105", "a statement outside the language",
+      """A program is straight-line: assignments, `for` over constant ranges, `if` and `assert` on constants, helper
+      functions, `return`. There is no while, class, import, lambda, try, with, global, yield, match or async.""",
+      "def f(x: f64):\n    while x < 1:\n        x = 2 * x\n    return x",
+      "def f(x: f64):\n    for i in range(3):\n        x = where(x < 1, 2 * x, x)\n    return x")
+_code("E0106", "the program's course depends on data",
+      """`if`, `for` and `assert` are settled while the program is read, so their conditions and bounds are constants:
+      sizes, shapes, loop indices. A choice by a value is an operation: `where(condition, a, b)`.""",
+      "def f(x: f64):\n    if x > 0:\n        x = log(x)\n    return x",
+      "def f(x: f64):\n    return where(x > 0, log(x), 0.0)")
+_code("E0107", "a function calls itself",
+      """Helpers are put in place of their calls, so none may lead back to itself. Write a loop with constant
+      bounds.""",
+      "def f(x: f64):\n    return 1 + f(x / 2)",
+      "def f(x: f64):\n    for i in range(10):\n        x = 1 + x / 2\n    return x")
+_code("E0108", "an element of an array is assigned to",
+      """Values never change. Choose with `where`, or build the array anew with `concat` or `stack`. (A Python list of
+      values may be assigned to, at constant indices.)""",
+      "def f(x: f64[3]):\n    x[0] = 1.0\n    return sum(x)",
+      "def f(x: f64[3]):\n    y = where(arange(3) == 0, 1.0, x)\n    return sum(y)")
+_code("E0109", "an attribute that values do not have",
+      """Values have `.shape`, `.ndim`, `.size`, `.dtype`, `.T` and `.mT`. Functions are called by name, not as
+      methods, and without a module in front: `sum(x)`, `exp(x)`.""",
+      "def f(x: f64[3]):\n    return x.flat", "def f(x: f64[3]):\n    return reshape(x, (3, 1)).T")
+_code("E0110", "a call of something that is not a function of the language",
+      """What stands before the parentheses must be the name of an operation, of a dtype, or of a helper. The program
+      is never executed, so nothing of Python's own can be called.""",
+      "def f(x: f64):\n    return (x + 1)(2)", "def f(x: f64):\n    return (x + 1) * 2")
+_code("E0111", "a name is used before it is defined",
+      """Lines run from top to bottom; the name gets its value only below this line.""",
+      "def f(x: f64):\n    y = z + 1\n    z = 2 * x\n    return y",
+      "def f(x: f64):\n    z = 2 * x\n    y = z + 1\n    return y")
+_code("E0112", "a reserved name is given a value",
+      """Names of operations, functions, dtypes and of pi, e, inf and nan always mean the same, so that every line can
+      be read by itself. Choose another name.""",
+      "def f(x: f64):\n    exp = x * x\n    return exp", "def f(x: f64):\n    y = x * x\n    return y")
+_code("E0113", "there is no program, or it returns nothing",
+      """A file has at least one `def`, and the last one (or FILE:NAME) is the program. It ends with `return` and at
+      least one value.""",
+      "def f(x: f64):\n    y = 2 * x", "def f(x: f64):\n    y = 2 * x\n    return y")
+_code("E0114", "a type that cannot be read",
+      """An input's type is a dtype, or a dtype and the lengths of its axes in brackets: `f64`, `f32[T, d]`. dtypes are
+      f16, bf16, f32, f64, i32, i64 and bool; lengths are constants, not negative.""",
+      "def f(x: float64):\n    return x * 2", "def f(x: f64[2, 3]):\n    return x * 2")
+_code("E0115", "a default that is no sample",
+      """A default says what a sample of the input is: a constant number, `normal(mean, deviation)`, `uniform(low, high)`
+      or `integers(low, high)`. integers is for i32 and i64, the other two for floating point.""",
+      "def f(x: f64 = integers(0, 3)):\n    return x * 2", "def f(x: f64 = uniform(0, 3)):\n    return x * 2")
+_code("E0116", "a constant is needed",
+      """Bounds of loops and slices, shapes, axes and indices into lists are known while the program is read: numbers,
+      constants of the file, loop indices, `x.shape[0]`, and arithmetic on these.""",
+      "def f(x: f64[4], n: i64):\n    return sum(x[:n])", "n = 2\n\ndef f(x: f64[4]):\n    return sum(x[:n])")
+_code("E0117", "an assertion does not hold",
+      """`assert` on constants states what the program needs of its sizes; with these sizes it is false.""",
+      "d = 3\n\ndef f(x: f64[d]):\n    assert d % 2 == 0, \"d must be even\"\n    return sum(x)",
+      "d = 4\n\ndef f(x: f64[d]):\n    assert d % 2 == 0, \"d must be even\"\n    return sum(x)")
+_code("E0118", "a value is used after `del`",
+      """`del x` marks where the memory of x is given back; from there on the name means nothing.""",
+      "def f(x: f64):\n    y = x * x\n    z = y + 1\n    del y\n    return y + z",
+      "def f(x: f64):\n    y = x * x\n    z = y + 1\n    w = y + z\n    del y\n    return w")
+_code("E0119", "the program is too large",
+      """Loops are unrolled, and this would give more operations than are allowed. Make the bounds smaller, or say with
+      whole arrays what the loop says element by element.""",
+      "def f(x: f64):\n    for i in range(10 ** 12):\n        x = sin(x)\n    return x",
+      "def f(x: f64):\n    for i in range(100):\n        x = sin(x)\n    return x")
+
+# E02xx: calls --------------------------------------------------------------------------------------------------
+_expression("E0201", "a wrong number of operands",
+            "The operation takes another number of operands; `slpc ops` lists them.", "atan2(x)", "atan2(x, 1.0)")
+_expression("E0202", "an argument is missing, unknown, or given twice",
+            "The call does not fit the function's parameters.", "round(x, digits=3)", "round(x)")
+_code("E0203", "an argument of the wrong kind",
+      """Some arguments are constants (an axis, a shape, a dtype), others are values; a list or tuple of values is
+      neither.""", "def f(x: f64[2, 3]):\n    return sum(x, axis=x)", "def f(x: f64[2, 3]):\n    return sum(x, axis=0)")
+_code("E0204", "a reduction called like Python's max",
+      """`max(x)`, `min(x)` and `sum(x)` reduce an array, as in NumPy; a second number would be an axis. Element by
+      element it is `maximum(a, b)` and `minimum(a, b)`; over an axis `max(x, axis=0)`.""",
+      "def f(x: f64[3]):\n    return max(x, 0)", "def f(x: f64[3]):\n    return maximum(x, 0)")
+_code("E0205", "a tuple of another length",
+      "The left side of an assignment has more or fewer names than the right side has values.",
+      "def f(x: f64):\n    a, b = (x, x, x)\n    return a + b", "def f(x: f64):\n    a, b = (x, 2 * x)\n    return a + b")
+_code("E0206", "a constant that the program does not have",
+      """-D NAME=VALUE (or a keyword of slpc.load) sets a constant that the file assigns at its top level, and this file
+      has none of that name.""", "slpc run programs/mlp.slp -D layers=4", "slpc run programs/mlp.slp -D L=4")
+
+# E03xx: types and shapes ---------------------------------------------------------------------------------------
+_code("E0301", "shapes do not fit",
+      """Shapes meet by NumPy's broadcasting: axes are matched from the right, and each pair is equal or one of them is
+      1. Add an axis with None, or transpose.""",
+      "def f(a: f64[3, 4], b: f64[3]):\n    return a + b", "def f(a: f64[3, 4], b: f64[3]):\n    return a + b[:, None]")
+_code("E0302", "dtypes do not fit",
+      """Values of different dtypes do not meet by themselves, and each operation says which kinds it takes. Convert with
+      `astype(x, f64)`. A literal takes the dtype of what it meets.""",
+      "def f(a: f32, b: f64):\n    return a + b", "def f(a: f32, b: f64):\n    return astype(a, f64) + b")
+_code("E0303", "reshape to another number of elements", "A reshape keeps every element.",
+      "def f(x: f64[6]):\n    return reshape(x, (2, 4))", "def f(x: f64[6]):\n    return reshape(x, (2, -1))")
+_code("E0304", "an axis that the array does not have",
+      "An array of n axes has axes 0 to n - 1; negative ones count from the end; none may be given twice.",
+      "def f(x: f64[2, 3]):\n    return sum(x, axis=2)", "def f(x: f64[2, 3]):\n    return sum(x, axis=-1)")
+_code("E0305", "a constant index is out of range",
+      "An axis of length n has indices 0 to n - 1, or -n to -1; an array has no more indices than axes.",
+      "def f(x: f64[3]):\n    return x[3]", "def f(x: f64[3]):\n    return x[2]")
+_code("E0306", "the largest of nothing",
+      "max and min of no elements have no value (sum is 0).",
+      "def f(x: f64[0]):\n    return max(x)", "def f(x: f64[0]):\n    return sum(x)")
+_code("E0307", "matrices that cannot be multiplied",
+      """In `A @ B` the last axis of A and the last but one of B are equal; leading axes broadcast.""",
+      "def f(a: f64[2, 3], b: f64[2, 3]):\n    return a @ b", "def f(a: f64[2, 3], b: f64[2, 3]):\n    return a @ b.T")
+_code("E0308", "place with a wrong number of indices",
+      "`place(a, b, at=(s_[...], s_[...]), shape=...)` has one index in `at` for each operand.",
+      "def f(a: f64[2], b: f64[2]):\n    return place(a, b, at=(s_[0:2],), shape=(4,))",
+      "def f(a: f64[2], b: f64[2]):\n    return place(a, b, at=(s_[0:2], s_[2:4]), shape=(4,))")
+_code("E0309", "a constant does not fit its dtype",
+      "The number is too large for the dtype, or an integer dtype is given a fraction. Write `inf` where that is meant.",
+      "def f(x: f16):\n    return x * 1e6", "def f(x: f32):\n    return x * 1e6")
+
+# E04xx: run time and arguments ---------------------------------------------------------------------------------
+_code("E0401", "an input is missing",
+      """Each input without a numeric default must be given: by position, by name, NAME=VALUE or NAME=@file.npy on the
+      command line; `--random SEED` draws the others as their defaults say.""",
+      "slpc run programs/mlp.slp", "slpc run programs/mlp.slp --random 0")
+_code("E0402", "an input that the program does not have",
+      "The name is none of the program's inputs, or there are more arguments than inputs.",
+      "slpc run programs/lecture.slp w3=1", "slpc run programs/lecture.slp w1=1")
+_code("E0403", "wrt or of names nothing",
+      "`wrt` lists names of inputs, `of` is the name of an output (or `out0`, `out1`, ... for one without a name).",
+      "slpc run programs/lecture.slp --grad --wrt w3", "slpc run programs/lecture.slp --grad --wrt w1")
+_code("E0404", "an input of the wrong shape", "Inputs are not broadcast: the shape is exactly the one in the program.",
+      "slpc run programs/lecture.slp w1=[1,2]", "slpc run programs/lecture.slp w1=1")
+_code("E0405", "an input of the wrong dtype",
+      """An array has exactly the dtype in the program, so nothing is rounded or copied unseen. Python numbers and lists
+      are converted: floats and ints for floating point, ints for integers, bools for bool.""",
+      "f(numpy.ones(3))                        # where the program says f32[3]",
+      "f(numpy.ones(3, dtype=numpy.float32))   # or f([1, 1, 1])")
+_code("E0406", "an index from data is out of range",
+      "An array of indices given at run time has an entry that is not below the length of the axis that it indexes.",
+      "E[tok] with tok = [0, 9] and E: f64[9, 4]", "E[tok] with tok = [0, 8] and E: f64[9, 4]")
+_code("E0407", "the seed of a gradient is missing",
+      """The gradient of an output that is no scalar needs a weight for each of its elements, given as the input
+      `NAME_bar`. Give it, let `--random SEED` draw it, or differentiate a scalar such as sum(y).""",
+      "slpc run FILE --grad", "slpc run FILE --grad y_bar=[1,0,0]")
+_code("E0408", "more memory than the machine has",
+      """The inputs and the values that are alive at once take more bytes than this machine has. Said before anything is
+      allocated. Make the sizes smaller (-D), or use a smaller dtype.""",
+      "slpc run programs/mlp.slp -D m=1000000000 --random 0", "slpc run programs/mlp.slp -D m=1000 --random 0")
+_code("E0409", "an argument that cannot be read",
+      """Arguments are NAME=VALUE, NAME=@file.npy or @file.npz; a value is a number, true, false, inf, nan, or a list in
+      brackets. -D takes NAME=VALUE with a number, a bool or the name of a dtype.""",
+      "slpc run FILE w1:1.5", "slpc run FILE w1=1.5")
+_code("E0410", "a file cannot be read or written", "The message is the operating system's. Files are written whole or not "
+      "at all.", "slpc run no_such_file.slp", "slpc run programs/lecture.slp")
+_code("E0411", "an unknown pass, backend or code", "The name is in none of our tables; the nearest one is suggested.",
+      "slpc opt FILE -p simplfy", "slpc opt FILE -p simplify")
+_code("E0412", "there is nothing to differentiate",
+      """Only floating-point outputs have derivatives, and only in floating-point inputs; at least one input must be
+      asked for.""", "slpc run FILE --grad --of count    # an i64 output", "slpc run FILE --grad --of loss")
+
+# E05xx: what is not installed ----------------------------------------------------------------------------------
+_code("E0501", "a backend is not installed",
+      "The backend needs a package that is an extra of slpc. `slpc doctor` says what is there.",
+      "slpc run FILE --backend llvm", "pip install 'slpc[llvm]'")
+_code("E0502", "SciPy is not installed",
+      "lgamma, polygamma, erf and erfc of arrays are computed by SciPy on the NumPy backend.",
+      "slpc run FILE     # a program with lgamma", "pip install 'slpc[special]'")

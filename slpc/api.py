@@ -1,0 +1,120 @@
+"""The Python API: programs from files, text or Python functions; their derivatives as programs; compiled functions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from . import files
+from .decorator import Program
+from .function import Function, build
+from .ir.diagnostics import Diagnostic, Fault, SlpError
+from .ir.graph import Graph
+from .ir.parse import parse as _parse
+
+Source = str | os.PathLike[str] | Graph | Program
+
+
+@contextmanager
+def placed(file: str = "") -> Iterator[None]:
+    """A Fault raised inside becomes an SlpError that names the file."""
+    try:
+        yield
+    except Fault as fault:
+        raise fault.error(file) from None
+
+
+def parse(text: str, **constants: Any) -> Graph:
+    """The program in `text` as a Graph; keywords override its constants (`L=4`, `dtype="bf16"`).
+
+    SlpError with a diagnostic for each fault of the text.
+    """
+    return _parse(text, "", None, **constants)
+
+
+def load(path: str | os.PathLike[str], **constants: Any) -> Graph:
+    """The program in a file, or `FILE:NAME` for one of several in it; keywords override its constants.
+
+    SlpError E0410 where the file cannot be read, and with a diagnostic for each fault of the text.
+    """
+    file, name = files.split_name(os.fspath(path))
+    shown = "<stdin>" if file == "-" else file
+    return _parse(files.read_text(file), shown, name, **constants)
+
+
+def graph_of(source: Source, **constants: Any) -> Graph:
+    """The Graph of a path, a Graph or a `@slpc.program`."""
+    if isinstance(source, Program):
+        return source.with_constants(**constants) if constants else source.graph
+    if isinstance(source, Graph):
+        if constants:
+            raise SlpError(Diagnostic("E0206", f"the constants of {source.name} are settled: it is a Graph already",
+                                      "give them to slpc.load or slpc.parse", source.file))
+        return source
+    return load(source, **constants)
+
+
+def adjoint(program: Source, wrt: Sequence[str] | None = None, of: str | None = None) -> Graph:
+    """The program that also computes the gradient of one output (`of`, the first unless said) in `wrt`.
+
+    Outputs: those of the program, then `{input}_bar` for each of `wrt` (its parameters unless said). An output that is
+    no scalar adds the data input `{output}_bar`, its seed.
+    """
+    from .passes.adjoint import adjoint as reverse
+    from .passes.simplify import simplify
+
+    graph = graph_of(program)
+    with placed(graph.file):
+        return simplify(reverse(graph, of=of, wrt=_names(wrt)))
+
+
+def tangent(program: Source, wrt: Sequence[str] | None = None) -> Graph:
+    """The program that also computes directional derivatives: data inputs `{x}_dot`, further outputs `{y}_dot`."""
+    from .passes.simplify import simplify
+    from .passes.tangent import tangent as forward
+
+    graph = graph_of(program)
+    with placed(graph.file):
+        return simplify(forward(graph, wrt=_names(wrt)))
+
+
+def hvp(program: Source, wrt: Sequence[str] | None = None, of: str | None = None) -> Graph:
+    """Hessian-vector products: the tangent of the adjoint.
+
+    Inputs gain `{x}_dot`; outputs are the values, `{x}_bar`, then the dots of all of them: `{x}_bar_dot` is the
+    Hessian times the direction.
+    """
+    graph = graph_of(program)
+    if wrt is None:
+        wrt = [v.name for v in graph.parameters if v.dtype.is_float]
+    return tangent(adjoint(graph, wrt=wrt, of=of), wrt=wrt)
+
+
+def compile(program: Source, *, grad: bool = False, wrt: Sequence[str] | None = None, of: str | None = None,
+            batch: bool = False, backend: str = "numpy", **constants: Any) -> Function:
+    """A program that runs: the value, or with `grad` (or `wrt`, or `of`) value and gradients.
+
+    `program` is a path, a Graph or a `@slpc.program`. With `batch` a program of scalars runs over arrays of points.
+    """
+    from .passes.simplify import simplify
+
+    graph = graph_of(program, **constants)
+    values = len(graph.outputs)
+    if not (grad or wrt is not None or of is not None):
+        with placed(graph.file):
+            return build(simplify(graph), values=values, batch=batch, backend=backend)
+    if wrt is None:
+        wrt = [v.name for v in graph.parameters if v.dtype.is_float]
+    wrt = _names(wrt)
+    derived = adjoint(graph, wrt=wrt, of=of)
+    known = {v.name for v in graph.inputs}
+    seeds = [v.name for v in derived.inputs if v.name not in known]
+    with placed(graph.file):
+        return build(derived, values=values, wrt=wrt, seeds=seeds, batch=batch, backend=backend)
+
+
+def _names(wrt: Sequence[str] | None) -> Sequence[str] | None:
+    """`wrt="w"` means `wrt=["w"]`, not its letters."""
+    return (wrt,) if isinstance(wrt, str) else wrt

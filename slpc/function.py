@@ -1,0 +1,217 @@
+"""A compiled program that Python calls: arguments in, checked; values and gradients out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from . import inputs, memory
+from .ir.diagnostics import Diagnostic, SlpError, near
+from .ir.graph import Distribution, Graph, Value
+
+BACKENDS = {"numpy": "backends.numpy_backend"}
+"""Backends by name: the module that has `TARGET`, `emit(graph)` and `load(text)`."""
+
+
+def backend_named(name: str) -> Any:
+    """The backend's module; SlpError E0411 for an unknown name, E0501 where what it needs is not installed."""
+    if name not in BACKENDS:
+        raise SlpError(Diagnostic("E0411", f"there is no backend '{name}'",
+                                  near(name, BACKENDS) or f"the backends are {', '.join(BACKENDS)}"))
+    try:
+        return import_module(f".{BACKENDS[name]}", __package__)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("slpc"):
+            raise
+        raise SlpError(Diagnostic("E0501", f"the backend {name} needs {error.name}, which is not installed",
+                                  f"pip install 'slpc[{name}]'")) from None
+
+
+class Function:
+    """A compiled program.
+
+    `f(1.5, 0.5)` or `f(w1=1.5, w2=0.5)`; numeric defaults fill what is left out. Returns the value (a tuple where the
+    program has several outputs), and with gradients `(value, {input: gradient})`. Arrays in have exactly the dtype and
+    shape of the program; Python numbers and lists are converted. A program of f64 scalars takes and returns plain
+    floats. With `batch`, inputs are arrays of points, or numbers that all points share.
+
+    `text` is the emitted code that runs, `graph` the program that it was emitted from, `inputs` and `outputs` the types
+    by name. Pickled as the program's text.
+    """
+
+    __slots__ = ("_count", "_entry", "_names", "_plain", "_roomy", "_values", "backend", "batch", "graph", "seeds",
+                 "text", "wrt")
+
+    def __init__(self, graph: Graph, text: str, entry: Callable[..., tuple[Any, ...]], *, values: int,
+                 wrt: Sequence[str], seeds: Sequence[str], batch: bool, backend: str) -> None:
+        self.graph = graph
+        self.text = text
+        self.wrt = tuple(wrt)
+        self.seeds = tuple(seeds)
+        self.batch = batch
+        self.backend = backend
+        self._entry = entry
+        self._values = values
+        self._names = tuple(v.name for v in graph.inputs)
+        self._count = len(graph.inputs)
+        self._plain = not batch and _plain(graph)
+        self._roomy = False
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The type of each input by name: `{"X": "f32[64, 10]"}`."""
+        return {v.name: str(v.type) for v in self.graph.inputs}
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """The type of each output by name, gradients last."""
+        return {v.name: str(v.type) for v in self.graph.outputs}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Value, or (value, gradients by input). SlpError E0401 to E0408 for arguments that do not fit."""
+        results = self.flat(*args, **kwargs)
+        value = results[0] if self._values == 1 else results[:self._values]
+        if self.wrt:
+            return value, dict(zip(self.wrt, results[self._values:]))
+        return value
+
+    def flat(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """The same call, its results as one tuple: the values, then the gradients in the order of `wrt`."""
+        if kwargs or len(args) != self._count:
+            args = self._arranged(args, kwargs)
+        if not self._plain:
+            return self._general(args)
+        for given in args:
+            if type(given) is not float:
+                args = tuple(map(inputs.scalar, args, self.graph.inputs))
+                break
+        try:
+            results = self._entry(*args)
+        except IndexError as error:
+            raise self._out_of_range(error) from None
+        for result in results:
+            if type(result) is not float:
+                return tuple(map(float, results))
+        return results
+
+    def _general(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Arrays, or scalars of several dtypes."""
+        points = self._points(args) if self.batch else None
+        if not self._roomy:
+            memory.check(self.graph, points or 1)
+            self._roomy = points is None
+        try:
+            if points is None:
+                ready = [inputs.convert(given, value, value.shape) for given, value in zip(args, self.graph.inputs)]
+                results = self._entry(*ready)
+            else:
+                results = self._entry(*(
+                    inputs.convert(given, value, (points,) if _rank(given) else ())
+                    for given, value in zip(args, self.graph.inputs)))
+        except IndexError as error:
+            raise self._out_of_range(error) from None
+        return tuple(r[()] if getattr(r, "ndim", 1) == 0 else r for r in results)
+
+    def _points(self, args: Sequence[Any]) -> int:
+        """How many points a batch has: the length of the first argument that is an array."""
+        for given in args:
+            if _rank(given):
+                return len(given)
+        return 1
+
+    def _arranged(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        """One argument for each input, in order; every fault of the call in one SlpError."""
+        names = self._names
+        if not args and len(kwargs) == self._count:
+            try:
+                return tuple([kwargs[name] for name in names])
+            except KeyError:
+                pass
+        given = dict(zip(names, args))
+        faults = []
+        if len(args) > self._count:
+            faults.append(Diagnostic("E0402", f"{self.graph.name} takes {self._count} inputs, not {len(args)}",
+                                     self._listed()))
+        for name, argument in kwargs.items():
+            if name not in names:
+                faults.append(Diagnostic("E0402", f"{self.graph.name} has no input '{name}'",
+                                         near(name, names) or self._listed()))
+            elif name in given:
+                faults.append(Diagnostic("E0402", f"{name} is given twice, by position and by name"))
+            else:
+                given[name] = argument
+        for value in self.graph.inputs:
+            if value.name not in given:
+                default = self.graph.defaults.get(value.name)
+                if default is None or isinstance(default, Distribution):
+                    faults.append(self._missing(value))
+                else:
+                    given[value.name] = _filled(default, value)
+        if faults:
+            raise SlpError(faults)
+        return tuple([given[name] for name in names])
+
+    def _missing(self, value: Value) -> Diagnostic:
+        if value.name in self.seeds:
+            return Diagnostic("E0407", f"the gradient of an output that is no scalar needs its seed "
+                                       f"{value.name}: {value.type}", "give it, or differentiate a scalar output")
+        return Diagnostic("E0401", f"the input {value.name}: {value.type} is missing",
+                          f"{self.graph.name} takes {', '.join(map(repr, self.graph.inputs))}")
+
+    def _listed(self) -> str:
+        return f"its inputs are {', '.join(self._names) or 'none'}"
+
+    def _out_of_range(self, error: IndexError) -> SlpError:
+        return SlpError(Diagnostic("E0406", f"{self.graph.name}: {error}",
+                                   "an axis of length n is indexed by 0 to n - 1", self.graph.file))
+
+    def __repr__(self) -> str:
+        return f"<slpc.Function {self.graph.name}({', '.join(map(repr, self.graph.inputs))}), {self.backend}>"
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return (_restored, (str(self.graph), self.graph.file, self._values, self.wrt, self.seeds, self.batch,
+                            self.backend))
+
+
+def build(graph: Graph, *, values: int, wrt: Sequence[str] = (), seeds: Sequence[str] = (), batch: bool = False,
+          backend: str = "numpy") -> Function:
+    """Emit `graph` by a backend and load what it emitted. The first `values` outputs are values, the others are the
+    gradients of `wrt`."""
+    module = backend_named(backend)
+    if batch and any(v.shape for v in graph.values()):
+        array = next(v for v in graph.values() if v.shape)
+        raise SlpError(Diagnostic("E0404", f"batch=True is for programs of scalars, and {array!r} is an array", "",
+                                  graph.file, array.span))
+    from .passes.legalize import legalize
+
+    legal = legalize(graph, module.TARGET)
+    text = module.emit(legal)
+    entry = module.load(text, batch=True) if batch else module.load(text)
+    return Function(legal, text, entry, values=values, wrt=wrt, seeds=seeds, batch=batch, backend=backend)
+
+
+def _restored(text: str, file: str, values: int, wrt: tuple[str, ...], seeds: tuple[str, ...], batch: bool,
+              backend: str) -> Function:
+    from .ir.parse import parse
+
+    return build(parse(text, file), values=values, wrt=wrt, seeds=seeds, batch=batch, backend=backend)
+
+
+def _plain(graph: Graph) -> bool:
+    """Are all inputs and outputs f64 scalars?"""
+    return all(not v.shape and v.dtype.name == "f64" for v in (*graph.inputs, *graph.outputs))
+
+
+def _rank(given: Any) -> int:
+    rank = getattr(given, "ndim", None)
+    return rank if isinstance(rank, int) else int(isinstance(given, list | tuple))
+
+
+def _filled(default: Any, value: Value) -> Any:
+    """A numeric default as the argument that it stands for."""
+    if not value.shape:
+        return default
+    import numpy
+
+    return numpy.full(value.shape, default, value.dtype.numpy)
