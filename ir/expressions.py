@@ -22,7 +22,7 @@ MOST_STEPS = 50_000_000
 _DEEPEST = 200
 
 NUMBERS: dict[str, float] = {"pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan}
-PYTHON_ONLY = {"len", "zip", "enumerate", "range", "int", "float", "bool", "reversed", "list", "tuple", "s_", "dtype"}
+PYTHON_ONLY = {"len", "zip", "enumerate", "range", "int", "float", "bool", "reversed", "list", "tuple", "s_"}
 
 
 class Expressions:

@@ -259,9 +259,9 @@ class Builder:
         self._names.add(name)
         return name
 
-    def taken(self, name: str) -> bool:
-        """Is there a value of that name already?"""
-        return name in self._names
+    def reserve(self, names: Iterable[str]) -> None:
+        """Names that `fresh` must not give."""
+        self._names.update(names)
 
     def input(self, name: str, type: TensorType, default: Default | None = None, *, data: bool = False,
               span: Span | None = None) -> Value:

@@ -1,0 +1,537 @@
+"""Statements: names are bound, loops unrolled, helpers inlined, until the program is a straight line of operations."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from typing import Any
+
+from .diagnostics import Diagnostic, Fault, SlpError, near
+from .entities import POISON, Function, Helper, Poisoned, describe
+from .expressions import PYTHON_ONLY, Expressions
+from .functions import FUNCTIONS
+from .graph import DISTRIBUTIONS, Builder, Constant, Default, Distribution, Value
+from .literals import rounded
+from .ops import OPS
+from .source import Chunk, Compound, Item, Source
+from .types import DTYPES, DType, TensorType
+
+RESERVED = {*OPS, *FUNCTIONS, *DTYPES, *PYTHON_ONLY, "inf", "nan"}
+"""Names that canonical text uses, so that no value can bear them."""
+
+_MOST_ERRORS = 20
+_DEEPEST_CALL = 100
+
+
+class Returned(Exception):
+    """A `return` was reached."""
+
+    def __init__(self, found: Any, names: list[str], node: ast.Return) -> None:
+        self.found, self.names, self.node = found, names, node
+
+
+class TooManyErrors(Exception):
+    """Enough has been reported."""
+
+
+class Statements(Expressions):
+    """Runs statements. One of these reads one program; errors are collected and reported together."""
+
+    def __init__(self, builder: Builder, source: Source, prelude: dict[str, Helper]) -> None:
+        super().__init__(builder, source)
+        self.prelude = prelude
+        self.errors: list[Diagnostic] = []
+        self.calls: list[Helper] = []
+        self.program: Helper | None = None
+        self.loops = 0
+        self.block: Sequence[Item] = ()
+        self.stem = ""
+
+    # Errors ----------------------------------------------------------------------------------------------------
+
+    def report(self, error: SlpError) -> None:
+        """Keep what was found, once a place."""
+        for found in error.diagnostics:
+            if not any(e.code == found.code and e.span == found.span for e in self.errors):
+                self.errors.append(found)
+        if len(self.errors) >= _MOST_ERRORS:
+            raise TooManyErrors
+
+    def library(self, name: str) -> Helper | None:
+        return self.prelude.get(name)
+
+    def library_names(self) -> set[str]:
+        return set(self.prelude)
+
+    def assigned_later(self, name: str) -> int | None:
+        for item in self.block:
+            if isinstance(item, Chunk):
+                for statement in item.parsed or self.source.parse_chunk(item)[0]:
+                    for node in ast.walk(statement):
+                        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == name:
+                            return node.lineno + item.base
+        return None
+
+    # Blocks ----------------------------------------------------------------------------------------------------
+
+    def run(self, items: Sequence[Item]) -> None:
+        """The statements of a block, in order. A statement that fails poisons what it would have bound."""
+        saved = self.block
+        if not self.loops:
+            self.block = items
+        at = 0
+        while at < len(items):
+            item = items[at]
+            if isinstance(item, Chunk):
+                self._chunk(item)
+            elif item.keyword == "if":
+                at = self._if(items, at)
+            elif item.keyword != "error":
+                self._guarded(item, item.header)
+            at += 1
+        self.block = saved
+
+    def _chunk(self, chunk: Chunk) -> None:
+        statements = chunk.parsed
+        if statements is None:
+            statements, faults = self.source.parse_chunk(chunk)
+            if faults:
+                self.report(SlpError(faults))
+            if self.loops:
+                chunk.parsed = statements  # it is run again; a straight line is read in constant memory
+        for statement in statements:
+            self.base = chunk.base
+            self._guarded(None, statement)
+
+    def _guarded(self, compound: Compound | None, statement: ast.stmt | None) -> None:
+        assert statement is not None
+        mark = len(self.builder.nodes)
+        stem = self.stem
+        try:
+            self.tick()
+            if compound is not None:
+                self.base = compound.base
+                self._compound(compound, statement)
+            else:
+                self._simple(statement)
+        except Fault as fault:
+            self.report(self._at_statement(fault, statement))
+            self._poison(statement)
+        except SlpError as error:
+            self.report(error)
+            self._poison(statement)
+        except Poisoned:
+            self._poison(statement)
+        finally:
+            self._name_temporaries(mark)
+            self.stem = stem
+
+    def _at_statement(self, fault: Fault, statement: ast.stmt) -> SlpError:
+        span = self.source.characters(self.span(statement))
+        return self.source.error(fault.code, fault.message, span, fault.hint)
+
+    def _poison(self, statement: ast.stmt) -> None:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id not in RESERVED:
+                self.scope[node.id] = POISON
+
+    def _name_temporaries(self, mark: int) -> None:
+        nodes = self.builder.nodes
+        for at in range(mark, len(nodes)):
+            for value in nodes[at].results:
+                if not value.name:
+                    self.builder.name_value(value, f"{self.stem or 'out'}_t")
+
+    # Simple statements -----------------------------------------------------------------------------------------
+
+    def _simple(self, statement: ast.stmt) -> None:
+        if isinstance(statement, ast.Assign):
+            self.stem = _stem(statement.targets[0])
+            found = self.evaluate(statement.value)
+            for target in statement.targets:
+                self.bind(target, found)
+        elif isinstance(statement, ast.AnnAssign):
+            self._annotated(statement)
+        elif isinstance(statement, ast.AugAssign):
+            self._augmented(statement)
+        elif isinstance(statement, ast.Return):
+            if not self.calls:
+                self.stem = ""
+            names = _returned_names(statement.value)
+            found = None if statement.value is None else self.evaluate(statement.value)
+            raise Returned(found, names, statement)
+        elif isinstance(statement, ast.Expr):
+            if not (isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)):
+                found = self.evaluate(statement.value)
+                if found is not None and found is not Ellipsis:
+                    raise Fault("E0105", "this value is not used", "assign it to a name")
+        elif isinstance(statement, ast.Delete):
+            self._delete(statement)
+        elif isinstance(statement, ast.Assert):
+            self._assert(statement)
+        elif isinstance(statement, ast.Import | ast.ImportFrom):
+            self._import(statement)
+        elif not isinstance(statement, ast.Pass):
+            raise _not_ours(statement)
+
+    def _annotated(self, statement: ast.AnnAssign) -> None:
+        if not isinstance(statement.target, ast.Name):
+            raise Fault("E0105", "only a name takes a type")
+        if statement.value is None:
+            raise Fault("E0105", "a type without a value", f"write {statement.target.id}: type = expression")
+        self.stem = statement.target.id
+        declared = self.type(statement.annotation)
+        if isinstance(statement.value, ast.Call | ast.BinOp):
+            self.expected = declared.dtype
+        try:
+            found = self.evaluate(statement.value)
+        finally:
+            self.expected = None
+        if isinstance(found, bool | int | float) and declared.shape == ():
+            found = self.builder.constant(found, declared.dtype)
+        if not isinstance(found, Value):
+            raise Fault("E0203", f"a value is needed here, not {describe(found)}")
+        if found.type is not declared:
+            code = "E0302" if found.shape == declared.shape else "E0301"
+            raise Fault(code, f"'{statement.target.id}' is declared {declared}, but this is {found.type}")
+        self.bind(statement.target, found)
+
+    def type(self, node: ast.expr) -> TensorType:
+        """A type annotation."""
+        found = self.evaluate(node)
+        if isinstance(found, Function) and found.name == "bool":
+            found = DTYPES["bool"]
+        if isinstance(found, DType):
+            return TensorType(found)
+        if not isinstance(found, TensorType):
+            raise self.located(Fault("E0114", f"a type is needed here, such as f32[3, 4], not {describe(found)}"), node)
+        return found
+
+    def _augmented(self, statement: ast.AugAssign) -> None:
+        target = statement.target
+        self.stem = _stem(target)
+        if isinstance(target, ast.Subscript) and isinstance(self.evaluate(target.value), Value):
+            raise self._element(target)
+        read = ast.copy_location(ast.Name(target.id, ast.Load()), target) if isinstance(target, ast.Name) else \
+            ast.copy_location(ast.Subscript(target.value, target.slice, ast.Load()), target) \
+            if isinstance(target, ast.Subscript) else None
+        if read is None:
+            raise Fault("E0105", "only names and elements of lists are assigned to")
+        joined = ast.copy_location(ast.BinOp(read, statement.op, statement.value), statement)
+        self.bind(target, self.evaluate(joined))
+
+    def bind(self, target: ast.expr, found: Any, *, comprehension: bool = False) -> None:
+        if isinstance(target, ast.Name):
+            self._bind_name(target, found, comprehension)
+        elif isinstance(target, ast.Tuple | ast.List):
+            if isinstance(found, Value):
+                items = list(self.iterate(found))
+            elif isinstance(found, list | tuple | range):
+                items = list(found)
+            else:
+                raise self.located(Fault("E0205", f"{describe(found)} is not several values"), target)
+            if len(items) != len(target.elts):
+                raise self.located(Fault("E0205", f"{len(target.elts)} names for {len(items)} values"), target)
+            for part, item in zip(target.elts, items, strict=True):
+                self.bind(part, item, comprehension=comprehension)
+        elif isinstance(target, ast.Subscript):
+            self._bind_element(target, found)
+        else:
+            raise self.located(Fault("E0105", "only names and elements of lists are assigned to"), target)
+
+    def _bind_name(self, target: ast.Name, found: Any, comprehension: bool) -> None:
+        name = target.id
+        if name in RESERVED:
+            kind = "a dtype" if name in DTYPES else "a function or constant of the language"
+            raise self.located(Fault("E0112", f"'{name}' is {kind} and cannot be assigned to",
+                                     f"another name, for example {name}_ or {name}1"), target)
+        self.scope[name] = found
+        if isinstance(found, Value) and not found.name and not isinstance(found, Constant):
+            self.builder.name_value(found, name)
+
+    def _bind_element(self, target: ast.Subscript, found: Any) -> None:
+        holder = self.evaluate(target.value)
+        if isinstance(holder, Value):
+            raise self._element(target)
+        index = self.evaluate(target.slice)
+        if not isinstance(holder, list):
+            raise self.located(Fault("E0203", f"{describe(holder)} has no elements to assign to"), target)
+        if not isinstance(index, int):
+            raise self.located(Fault("E0116", "an element of a list is assigned to at a constant integer"), target)
+        try:
+            holder[index] = found
+        except IndexError:
+            raise self.located(Fault("E0305", f"index {index} is out of range for {len(holder)} elements"),
+                               target) from None
+        if isinstance(found, Value) and not found.name and not isinstance(found, Constant):
+            self.builder.name_value(found, self.stem)
+
+    def _element(self, target: ast.Subscript) -> SlpError:
+        return self.located(Fault("E0108", "an element of an array cannot be assigned to: values never change",
+                                  "build a list and write stack([...]), or use where(mask, new, x)"), target)
+
+    def _delete(self, statement: ast.Delete) -> None:
+        for target in statement.targets:
+            if not isinstance(target, ast.Name):
+                raise Fault("E0105", "del takes names")
+            if target.id not in self.scope:
+                raise self.located(self._unknown(target.id), target)
+            del self.scope[target.id]
+            self.dead[target.id] = target.lineno + self.base
+
+    def _assert(self, statement: ast.Assert) -> None:
+        if not self.truth(self.evaluate(statement.test), statement.test):
+            message = statement.msg
+            told = f": {message.value}" if isinstance(message, ast.Constant) else ""
+            raise Fault("E0117", f"the assertion does not hold{told}")
+
+    def _import(self, statement: ast.Import | ast.ImportFrom) -> None:
+        if isinstance(statement, ast.ImportFrom) and statement.module == "slpc.lang" and not self.calls:
+            return
+        raise Fault("E0105", "a program imports nothing",
+                    "the one line 'from slpc.lang import *' is accepted, for editors")
+
+    # Compound statements ---------------------------------------------------------------------------------------
+
+    def _compound(self, compound: Compound, header: ast.stmt) -> None:
+        if isinstance(header, ast.For):
+            self._for(compound, header)
+        elif isinstance(header, ast.FunctionDef):
+            raise Fault("E0105", "a def inside a def", "define helpers at the top level")
+        elif isinstance(header, ast.If):
+            raise Fault("E0101", f"'{compound.keyword}' without an if")
+        else:
+            raise _not_ours(header)
+
+    def _for(self, compound: Compound, header: ast.For) -> None:
+        found = self.evaluate(header.iter)
+        if isinstance(found, Value) and not found.type.rank:
+            raise self.located(Fault("E0106", "a loop runs over a constant range, list or tuple"), header.iter)
+        self.loops += 1
+        try:
+            for item in self.iterate(found):
+                self.base = compound.base
+                self.bind(header.target, item)
+                self._body(compound, header.body)
+        finally:
+            self.loops -= 1
+
+    def _body(self, compound: Compound, inline: list[ast.stmt]) -> None:
+        """The block below a header, or the statements on its own line."""
+        if compound.body:
+            self.run(compound.body)
+        elif len(inline) == 1 and isinstance(inline[0], ast.Pass):
+            raise Fault("E0101", "expected an indented block below this line")
+        else:
+            for statement in inline:
+                self.base = compound.base
+                self._guarded(None, statement)
+
+    def _if(self, items: Sequence[Item], at: int) -> int:
+        """An `if` with the `elif`s and `else` that follow it; where the last of them stands."""
+        end = at
+        while end + 1 < len(items):
+            following = items[end + 1]
+            if not isinstance(following, Compound) or following.keyword not in ("elif", "else"):
+                break
+            end += 1
+        for branch in items[at:end + 1]:
+            assert isinstance(branch, Compound)
+            header = branch.header
+            assert isinstance(header, ast.If)
+            self.base = branch.base
+            try:
+                taken = branch.keyword == "else" or self.truth(self.evaluate(header.test), header.test)
+                if taken:
+                    self._body(branch, header.body)
+                    break
+            except Fault as fault:
+                self.report(self._at_statement(fault, header))
+                break
+            except SlpError as error:
+                self.report(error)
+                break
+            except Poisoned:
+                break
+        return end
+
+    # Helpers ---------------------------------------------------------------------------------------------------
+
+    def inline(self, helper: Helper, arguments: list[Any], keywords: dict[str, Any], node: ast.Call) -> Any:
+        if helper in self.calls or helper is self.program:
+            raise Fault("E0107", f"'{helper.name}' calls itself", "write a for loop with constant bounds")
+        if len(self.calls) > _DEEPEST_CALL:
+            raise Fault("E0102", "helpers call one another too deep")
+        scope = self._parameters(helper, arguments, keywords)
+        saved = (self.scope, self.source, self.base, self.dead, self.stem, self.block, self.loops, self.depth)
+        before = len(self.errors)
+        self.scope, self.source, self.base, self.dead = scope, helper.source, helper.base, {}
+        self.depth, self.stem = 0, self.stem or helper.name
+        place = self.arrays.span
+        self.calls.append(helper)
+        self.loops += 1
+        try:
+            self._body(helper.compound, helper.definition.body)
+            found: Any = None
+        except Returned as returned:
+            found = returned.found
+            self._check_annotation(helper, found)
+        finally:
+            self.calls.pop()
+            (self.scope, self.source, self.base, self.dead, self.stem, self.block, self.loops, self.depth) = saved
+        self.arrays.span = place
+        if len(self.errors) > before:
+            if helper.library:
+                told = self.errors[before]
+                del self.errors[before:]
+                raise Fault(told.code, f"{helper.name}: {told.message}", told.hint)
+            raise Poisoned
+        return found
+
+    def _check_annotation(self, helper: Helper, found: Any) -> None:
+        annotation = helper.definition.returns
+        if annotation is None or not isinstance(found, Value):
+            return
+        self.base = helper.base
+        declared = self.type(annotation)
+        if declared is not found.type:
+            self.report(self.located(Fault("E0301", f"'{helper.name}' is declared to return {declared}, but returns "
+                                                    f"{found.type}"), annotation))
+
+    def _parameters(self, helper: Helper, arguments: list[Any], keywords: dict[str, Any]) -> dict[str, Any]:
+        """The helper's scope: its parameters bound to what the call gives, or to their defaults."""
+        spec = helper.definition.args
+        if spec.vararg or spec.kwarg:
+            raise Fault("E0105", f"'{helper.name}' takes *args or **kwargs, which is not part of the language")
+        positional = [*spec.posonlyargs, *spec.args]
+        if len(arguments) > len(positional):
+            raise Fault("E0202", f"{helper.name} takes {len(positional)} arguments, not {len(arguments)}")
+        scope = dict(zip((p.arg for p in positional), arguments, strict=False))
+        names = {p.arg for p in (*positional, *spec.kwonlyargs)}
+        for name, found in keywords.items():
+            if name not in names:
+                raise Fault("E0202", f"{helper.name} has no argument '{name}'", near(name, names))
+            if name in scope:
+                raise Fault("E0202", f"{helper.name} is given '{name}' twice")
+            scope[name] = found
+        defaults = dict(zip((p.arg for p in positional[len(positional) - len(spec.defaults):]), spec.defaults,
+                            strict=True))
+        defaults |= {p.arg: d for p, d in zip(spec.kwonlyargs, spec.kw_defaults, strict=True) if d is not None}
+        for parameter in (*positional, *spec.kwonlyargs):
+            if parameter.arg in RESERVED:
+                raise Fault("E0112", f"'{parameter.arg}', a parameter of {helper.name}, is a name of the language")
+            if parameter.arg not in scope:
+                if parameter.arg not in defaults:
+                    raise Fault("E0202", f"{helper.name} needs the argument '{parameter.arg}'")
+                saved, self.scope = self.scope, {}
+                try:
+                    scope[parameter.arg] = self.evaluate(defaults[parameter.arg])
+                finally:
+                    self.scope = saved
+        return scope
+
+    # The program -----------------------------------------------------------------------------------------------
+
+    def inputs(self, program: Helper) -> None:
+        """The program's parameters as inputs of the graph."""
+        spec = program.definition.args
+        if spec.vararg or spec.kwarg:
+            raise self.source.error("E0105", "*args and **kwargs are not part of the language",
+                                    self.source.characters(self.span(program.definition)))
+        positional = [*spec.posonlyargs, *spec.args]
+        defaults: list[ast.expr | None] = [*[None] * (len(positional) - len(spec.defaults)), *spec.defaults]
+        for parameter, default in zip(positional, defaults, strict=True):
+            self._input(parameter, default, False)
+        for parameter, default in zip(spec.kwonlyargs, spec.kw_defaults, strict=True):
+            self._input(parameter, default, True)
+
+    def _input(self, parameter: ast.arg, default: ast.expr | None, data: bool) -> None:
+        span = self.source.characters(self.span(parameter))
+        self.scope[parameter.arg] = POISON
+        try:
+            if parameter.arg in RESERVED:
+                raise self.source.error("E0112", f"'{parameter.arg}' is a name of the language and cannot be an input",
+                                        span)
+            if parameter.annotation is None:
+                raise self.source.error("E0114", f"the input '{parameter.arg}' needs a type", span,
+                                        f"write {parameter.arg}: f64, or {parameter.arg}: f32[3, 4]")
+            declared = self.type(parameter.annotation)
+            sample = None if default is None else self._default(default, declared)
+            self.scope[parameter.arg] = self.builder.input(parameter.arg, declared, sample, data=data, span=span)
+        except SlpError as error:
+            self.report(error)
+        except Fault as fault:
+            self.report(self.source.error(fault.code, fault.message, span, fault.hint))
+        except Poisoned:
+            pass
+
+    def _default(self, node: ast.expr, declared: TensorType) -> Default:
+        """A number, or a distribution."""
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in DISTRIBUTIONS:
+            numbers = [self.constant(a) for a in node.args]
+            if len(numbers) != 2 or node.keywords or any(not isinstance(n, int | float) for n in numbers):
+                raise self.located(Fault("E0115", f"{node.func.id} takes two numbers"), node)
+            return Distribution(node.func.id, (numbers[0], numbers[1]))
+        found = self.constant(node)
+        if isinstance(found, Constant):
+            found = found.number
+        if not isinstance(found, bool | int | float):
+            raise self.located(Fault("E0115", f"a default is a number, normal(m, s), uniform(a, b) or integers(a, b), "
+                                              f"not {describe(found)}"), node)
+        try:
+            return rounded(found, declared.dtype)
+        except Fault as fault:
+            raise self.located(fault, node) from None
+
+    def returned(self, found: Any, names: list[str], node: ast.Return) -> tuple[list[Value], list[str]]:
+        """The program's outputs, and the names that its return statement gives them."""
+        items = list(found) if isinstance(found, tuple | list) else [found]
+        outputs: list[Value] = []
+        for position, item in enumerate(items):
+            if isinstance(item, bool | int | float):
+                item = self.builder.constant(item, DTYPES["bool" if isinstance(item, bool) else
+                                                          "i64" if isinstance(item, int) else "f64"])
+            if not isinstance(item, Value):
+                raise self.source.error("E0113", f"a program returns values, not {describe(item)}",
+                                        self.source.characters(self.span(node)))
+            if not item.name and not isinstance(item, Constant):
+                self.builder.name_value(item, names[position] if position < len(names) and names[position]
+                                        else f"out{position}")
+            outputs.append(item)
+        if not outputs:
+            raise self.source.error("E0113", "the program returns nothing",
+                                    self.source.characters(self.span(node)))
+        return outputs, ["" for _ in outputs]
+
+
+def _stem(target: ast.expr) -> str:
+    """The name that temporaries of an assignment are called after."""
+    while not isinstance(target, ast.Name):
+        if isinstance(target, ast.Tuple | ast.List) and target.elts:
+            target = target.elts[0]
+        elif isinstance(target, ast.Subscript | ast.Attribute | ast.Starred):
+            target = target.value
+        else:
+            return ""
+    return target.id
+
+
+def _returned_names(node: ast.expr | None) -> list[str]:
+    items = node.elts if isinstance(node, ast.Tuple | ast.List) else [node]
+    return [n.id if isinstance(n, ast.Name) else "" for n in items]
+
+
+_HINTS: dict[type[ast.stmt], tuple[str, str]] = {
+    ast.While: ("while", "write for i in range(N) with a constant N, and where(...) for what depends on data"),
+    ast.With: ("with", ""), ast.ClassDef: ("class", ""), ast.Try: ("try", ""), ast.Raise: ("raise", ""),
+    ast.Global: ("global", ""), ast.Nonlocal: ("nonlocal", ""), ast.Break: ("break", "use constant bounds"),
+    ast.Continue: ("continue", "use an if on a constant"), ast.AsyncFunctionDef: ("async", ""),
+    ast.AsyncFor: ("async", ""), ast.AsyncWith: ("async", ""), ast.Match: ("match", "use an if on a constant"),
+}
+
+
+def _not_ours(statement: ast.stmt) -> Fault:
+    name, hint = _HINTS.get(type(statement), (type(statement).__name__.lower(), ""))
+    return Fault("E0106" if name == "while" else "E0105", f"'{name}' is not part of the language", hint)
+
+

@@ -1,0 +1,318 @@
+"""Reverse mode: the graph of a program's value and gradient.
+
+The cotangent of z_t is dz_T/dz_t, the sum over the children of t of their cotangent times the local derivative
+(Linnainmaa 1970; Griewank and Walther 2008, chapter 3). The nodes are visited backwards in a loop. Only what lies
+between `wrt` and the output gets a cotangent; no zero is materialised; the slices of one stacked parameter are put
+together once, in one `place`, and its gathers in one `scatter_add`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..ir.graph import Builder, Constant, Graph, Node, Value
+from ..ir.ops import OPS
+from ..ir.shapes import Index
+from ..ir.statements import RESERVED
+from .activity import chosen_inputs, chosen_output, dependent, differentiable_operands, not_differentiable
+from .derivatives import derivatives, emit
+from .masks import Masked, Masks
+from .rewrite import Folding
+
+
+def adjoint(graph: Graph, *, of: str | None = None, wrt: Sequence[str] | None = None) -> Graph:
+    """The program of value and gradient: the outputs of `graph`, then `x_bar` for each x of `wrt`, in that order.
+
+    `of` names the output that is differentiated (the first); `wrt` the inputs (all floating-point parameters). A
+    scalar output is seeded with 1; another gets a data input `y_bar` of its own type. Raises SlpError E0403 for
+    unknown names, E0412 for what has no derivative.
+
+        def f(x: f64):              def f(x: f64):
+            y: f64 = sin(x)             y: f64 = sin(x)
+            return y                    x_bar: f64 = cos(x)
+                                        return y, x_bar
+    """
+    return _Reverse(graph, chosen_output(graph, of), chosen_inputs(graph, wrt)).run()
+
+
+class _Reverse:
+    """The state of one reverse sweep."""
+
+    def __init__(self, graph: Graph, output: Value, wrt: list[Value]) -> None:
+        self.graph, self.output, self.wrt = graph, output, wrt
+        self.builder = extended(graph)
+        self.arrays = Folding(self.builder)
+        self.masks = Masks(self.arrays)
+        self.cotangents: dict[Value, Masked] = {}
+        self.pieces: dict[Value, list[tuple[Index, Value]]] = {}
+        self.updates: dict[Value, list[tuple[tuple[Value, ...], Value]]] = {}
+        self.stems: list[str] = [""] * len(graph.nodes)
+        self.active = dependent(graph, wrt)
+
+    def run(self) -> Graph:
+        """The sweep."""
+        graph, output = self.graph, self.output
+        first_new = len(graph.nodes)
+        if output in self.active:
+            self.cotangents[output] = Masked(self._seed())
+        elif output.shape:
+            self._seed()
+        for node in reversed(graph.nodes):
+            cotangent = self.total(node.results[0])
+            if cotangent is not None:
+                self.arrays.span = node.results[0].span
+                self._node(node, cotangent)
+        bars = [self._gradient(v) for v in self.wrt]
+        nodes = self.builder.nodes
+        self._note_stems("bar")
+        for at in range(first_new, len(nodes)):
+            value = nodes[at].results[0]
+            if not value.name:
+                self.builder.name_value(value, f"{self.stems[at]}_t")
+        names = [v.name for v in graph.outputs] + [f"{v.name}_bar" for v in self.wrt]
+        return self.builder.finish([*graph.outputs, *bars], names)
+
+    def _seed(self) -> Value:
+        output = self.output
+        if not output.shape:
+            return self.builder.constant(1.0, output.dtype)
+        return self.builder.input(f"{output.name}_bar", output.type, data=True)
+
+    def _gradient(self, value: Value) -> Value:
+        found = self.total(value)
+        if found is None:
+            return self.arrays.full(value.shape, 0.0, value.dtype)
+        selected = self.masks.select(found)
+        self._name(selected, value)
+        return selected
+
+    def total(self, value: Value) -> Masked | None:
+        """The sum of all that has been contributed to a value's cotangent; None if nothing was."""
+        found = self.cotangents.pop(value, None)
+        pieces = self.pieces.pop(value, [])
+        if pieces:
+            made = self.arrays.place([p for _, p in pieces], [i for i, _ in pieces], value.shape)
+            found = Masked(made) if found is None else self.masks.add(found, Masked(made))
+        updates = self.updates.pop(value, [])
+        if updates:
+            made = self._scattered(value, updates)
+            found = Masked(made) if found is None else self.masks.add(found, Masked(made))
+        if found is not None:
+            self._note_stems(f"{value.name}_bar")
+            if value in self.active and found.mask is None:
+                self._name(found.value, value)
+        return found
+
+    def _scattered(self, value: Value, updates: list[tuple[tuple[Value, ...], Value]]) -> Value:
+        """One scatter of all updates: several are laid end to end first, so that the whole is written once."""
+        if len({len(indices) for indices, _ in updates}) == 1 and len(updates) > 1:
+            arrays, count = self.arrays, len(updates[0][0])
+            rest = value.shape[count:]
+            flat = [tuple(self._flat(i, ()) for i in indices) for indices, _ in updates]
+            joined = [arrays.concat([indices[k] for indices in flat], 0) for k in range(count)]
+            return arrays.scatter_add(arrays.concat([self._flat(u, rest) for _, u in updates], 0), joined, value.shape)
+        total: Value | None = None
+        for indices, update in updates:
+            made = self.arrays.scatter_add(update, indices, value.shape)
+            total = made if total is None else self.arrays.elementwise("add", total, made)
+        assert total is not None
+        return total
+
+    def _flat(self, value: Value, rest: tuple[int, ...]) -> Value:
+        n = value.type.size
+        for length in rest:
+            n //= max(length, 1)
+        return self.arrays.reshape(value, (n, *rest))
+
+    def _name(self, value: Value, of: Value) -> None:
+        if not value.name and not isinstance(value, Constant):
+            self.builder.name_value(value, f"{of.name}_bar")
+
+    def _note_stems(self, stem: str) -> None:
+        self.stems.extend([stem] * (len(self.builder.nodes) - len(self.stems)))
+
+    def contribute(self, value: Value, part: Masked) -> None:
+        """Add to a value's cotangent."""
+        if value not in self.active or isinstance(value, Constant):
+            return
+        known = self.cotangents.get(value)
+        self.cotangents[value] = part if known is None else self.masks.add(known, part)
+        self._note_stems(f"{value.name}_bar")
+
+    def _node(self, node: Node, cotangent: Masked) -> None:
+        if node.op.elementwise:
+            self._elementwise(node, cotangent)
+        elif any(node.operands[p] in self.active for p in differentiable_operands(node)):
+            RULES[node.op.name](self, node, cotangent)
+
+    def _elementwise(self, node: Node, cotangent: Masked) -> None:
+        """Each operand's derivative is the text of the table, of the seed `g`."""
+        if node.op.name == "astype":
+            x = node.operands[0]
+            if x in self.active:
+                value = self.arrays.astype(cotangent.value, x.dtype)
+                self.contribute(x, Masked(value, cotangent.mask, cotangent.clean))
+            return
+        names = dict(zip(node.op.operands, node.operands, strict=True)) | {"z": node.results[0], "g": cotangent.value}
+        for position, derivative in enumerate(derivatives(node.op)):
+            operand = node.operands[position]
+            if operand not in self.active:
+                continue
+            if derivative is None:
+                if node.op.derivatives[position] is None:
+                    raise not_differentiable(self.graph, node, position)
+                continue
+            condition = None if derivative.condition is None else emit(self.arrays, derivative.condition, names)
+            mask, lives = self.masks.narrowed(cotangent.mask, condition, derivative.holds)
+            if lives:
+                clean = cotangent.clean and derivative.linear and mask is cotangent.mask
+                self.contribute(operand, Masked(emit(self.arrays, derivative.term, names), mask, clean))
+
+
+def extended(graph: Graph) -> Builder:
+    """A builder that begins with all of a graph: its inputs, nodes and names (shared, never changed)."""
+    builder = Builder(graph.name, graph.file, RESERVED)
+    builder.inputs = list(graph.inputs)
+    builder.first_data = graph.first_data if graph.first_data < len(graph.inputs) else None
+    builder.defaults = dict(graph.defaults)
+    builder.nodes = list(graph.nodes)
+    builder.reserve(v.name for v in graph.values())
+    return builder
+
+
+# One rule for each operation that is not elementwise: contributions to its operands -------------------------------
+
+_Rule = Callable[[_Reverse, Node, Masked], None]
+RULES: dict[str, _Rule] = {}
+
+
+def _rule(*names: str) -> Callable[[_Rule], _Rule]:
+    def add(function: _Rule) -> _Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return add
+
+
+@_rule("reshape")
+def _reshape(sweep: _Reverse, node: Node, z: Masked) -> None:
+    x = node.operands[0]
+    mask = sweep.masks.through(z.mask, ("reshape", x.shape), lambda m: sweep.arrays.reshape(m, x.shape))
+    sweep.contribute(x, Masked(sweep.arrays.reshape(z.value, x.shape), mask, z.clean))
+
+
+@_rule("permute_dims")
+def _permute(sweep: _Reverse, node: Node, z: Masked) -> None:
+    axes = node.attributes["axes"]
+    back = tuple(axes.index(i) for i in range(len(axes)))
+    mask = sweep.masks.through(z.mask, ("permute", back), lambda m: sweep.arrays.permute(m, back))
+    sweep.contribute(node.operands[0], Masked(sweep.arrays.permute(z.value, back), mask, z.clean))
+
+
+@_rule("copy")
+def _copy(sweep: _Reverse, node: Node, z: Masked) -> None:
+    sweep.contribute(node.operands[0], z)
+
+
+@_rule("stop_gradient", "arange")
+def _nothing(sweep: _Reverse, node: Node, z: Masked) -> None:
+    """No derivative passes."""
+
+
+@_rule("broadcast_to")
+def _broadcast(sweep: _Reverse, node: Node, z: Masked) -> None:
+    """What was repeated is summed."""
+    x, arrays = node.operands[0], sweep.arrays
+    lead = node.results[0].type.rank - x.type.rank
+    axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(x.shape) if n == 1 != node.results[0].shape[lead + i])
+    mask = sweep.masks.through(z.mask, ("any", axes, x.shape),
+                               lambda m: arrays.reshape(arrays.reduce("max", m, axes), x.shape))
+    total = arrays.reshape(arrays.reduce("sum", sweep.masks.select(z), axes), x.shape)
+    sweep.contribute(x, Masked(total, mask, True))
+
+
+@_rule("sum")
+def _sum(sweep: _Reverse, node: Node, z: Masked) -> None:
+    """Every element that was summed has the cotangent of the sum."""
+    x, arrays = node.operands[0], sweep.arrays
+    axes = node.attributes["axis"]
+
+    def spread(v: Value) -> Value:
+        return spread_over(arrays, v, axes, x.shape)
+
+    mask = sweep.masks.through(z.mask, ("spread", axes, x.shape), spread)
+    sweep.contribute(x, Masked(spread(z.value), mask, z.clean))
+
+
+def spread_over(arrays: Folding, v: Value, axes: tuple[int, ...], shape: tuple[int, ...]) -> Value:
+    """A reduction's result, repeated over the axes that it was reduced over."""
+    if isinstance(v, Constant):
+        return arrays.broadcast_to(v, shape)
+    return arrays.broadcast_to(arrays.unsqueeze(v, axes), shape)
+
+
+@_rule("max", "min")
+def _extremum(sweep: _Reverse, node: Node, z: Masked) -> None:
+    """The elements that are extreme share equally."""
+    x, arrays = node.operands[0], sweep.arrays
+    axes = node.attributes["axis"]
+    chosen, count = extreme(arrays, node)
+    share = arrays.elementwise("divide", sweep.masks.select(z), count)
+    mask = sweep.masks.where(chosen, True)
+    sweep.contribute(x, Masked(spread_over(arrays, share, axes, x.shape), mask))
+
+
+def extreme(arrays: Folding, node: Node) -> tuple[Value, Value]:
+    """Which elements are the maximum (minimum), and how many for each result."""
+    x, axes = node.operands[0], node.attributes["axis"]
+    chosen = arrays.elementwise("equal", x, spread_over(arrays, node.results[0], axes, x.shape))
+    return chosen, arrays.reduce("sum", arrays.astype(chosen, x.dtype), axes)
+
+
+@_rule("cumsum")
+def _cumsum(sweep: _Reverse, node: Node, z: Masked) -> None:
+    """The running sum from the other end."""
+    x, axis, arrays = node.operands[0], node.attributes["axis"], sweep.arrays
+    flipped = tuple((n - 1, -1, -1) if i == axis else (0, n, 1) for i, n in enumerate(x.shape))
+    if x.shape[axis] == 0:
+        sweep.contribute(x, z)
+        return
+    summed = arrays.cumsum(arrays.slice(sweep.masks.select(z), flipped), axis)
+    sweep.contribute(x, Masked(arrays.slice(summed, flipped)))
+
+
+@_rule("matmul")
+def _matmul(sweep: _Reverse, node: Node, z: Masked) -> None:
+    """Z = A B: A_bar = Z_bar B', B_bar = A' Z_bar. A product mixes elements, so masks end here."""
+    (a, b), arrays = node.operands, sweep.arrays
+    g = sweep.masks.select(z)
+    if a in sweep.active:
+        sweep.contribute(a, Masked(arrays.emit(OPS["matmul"], (g, arrays.transpose(b)))))
+    if b in sweep.active:
+        sweep.contribute(b, Masked(arrays.emit(OPS["matmul"], (arrays.transpose(a), g))))
+
+
+@_rule("slice")
+def _slice(sweep: _Reverse, node: Node, z: Masked) -> None:
+    """A piece of the operand's cotangent; all pieces are placed at once."""
+    sweep.pieces.setdefault(node.operands[0], []).append((node.attributes["index"], sweep.masks.select(z)))
+
+
+@_rule("gather")
+def _gather(sweep: _Reverse, node: Node, z: Masked) -> None:
+    """What was gathered is added back; all gathers of one operand at once."""
+    sweep.updates.setdefault(node.operands[0], []).append((node.operands[1:], sweep.masks.select(z)))
+
+
+@_rule("place")
+def _place(sweep: _Reverse, node: Node, z: Masked) -> None:
+    g = sweep.masks.select(z)
+    for operand, index in zip(node.operands, node.attributes["at"], strict=True):
+        if operand in sweep.active:
+            sweep.contribute(operand, Masked(sweep.arrays.slice(g, index)))
+
+
+@_rule("scatter_add")
+def _scatter(sweep: _Reverse, node: Node, z: Masked) -> None:
+    updates, *indices = node.operands
+    sweep.contribute(updates, Masked(sweep.arrays.gather(sweep.masks.select(z), indices)))

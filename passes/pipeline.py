@@ -1,0 +1,35 @@
+"""The passes by name, and how a list of them is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..ir.diagnostics import Fault, near
+from ..ir.graph import Graph
+from .adjoint import adjoint
+from .simplify import simplify
+from .tangent import tangent
+
+Options = Mapping[str, Any]
+
+PASSES: dict[str, Callable[[Graph, Options], Graph]] = {
+    "adjoint": lambda graph, options: adjoint(graph, of=options.get("of"), wrt=options.get("wrt")),
+    "tangent": lambda graph, options: tangent(graph, wrt=options.get("wrt")),
+    "simplify": lambda graph, options: simplify(graph),
+}
+
+
+def run(graph: Graph, names: Sequence[str], options: Options | None = None,
+        after: Callable[[str, Graph], None] | None = None) -> Graph:
+    """The graph after the passes of these names, in order. `options` holds `of` and `wrt`; `after` is called with each
+    pass's name and result. Raises SlpError E0411 for an unknown pass."""
+    for name in names:
+        if name not in PASSES:
+            raise Fault("E0411", f"there is no pass '{name}'",
+                        near(name, PASSES) or f"the passes are {', '.join(PASSES)}").error(graph.file)
+    for name in names:
+        graph = PASSES[name](graph, options or {})
+        if after is not None:
+            after(name, graph)
+    return graph

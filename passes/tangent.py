@@ -1,0 +1,177 @@
+"""Forward mode: the graph of a program's value and its derivative along a direction.
+
+Each value's tangent follows it: the sum over its operands of their tangent times the local derivative (Wengert 1964;
+Griewank and Walther 2008, chapter 2). Elementwise operations read the text of the table, as the adjoint does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..ir.graph import Builder, Constant, Graph, Node, Value
+from ..ir.ops import OPS
+from ..ir.statements import RESERVED
+from .activity import chosen_inputs, dependent, not_differentiable
+from .adjoint import extreme, spread_over
+from .derivatives import derivatives, emit
+from .masks import Masked, Masks
+from .rewrite import Folding
+
+
+def tangent(graph: Graph, *, wrt: Sequence[str] | None = None) -> Graph:
+    """The program of value and directional derivative: the outputs of `graph`, then `y_dot` for each floating-point one.
+
+    For each x of `wrt` (all floating-point parameters) there is a data input `x_dot` of its type: the direction.
+    Raises SlpError E0403 for unknown names, E0412 for what has no derivative.
+
+        def f(x: f64):              def f(x: f64, *, x_dot: f64):
+            y: f64 = sin(x)             y: f64 = sin(x)
+            return y                    y_dot_t: f64 = cos(x)
+                                        y_dot: f64 = x_dot * y_dot_t
+                                        return y, y_dot
+    """
+    return _Forward(graph, chosen_inputs(graph, wrt)).run()
+
+
+class _Forward:
+    """The state of one forward sweep."""
+
+    def __init__(self, graph: Graph, wrt: list[Value]) -> None:
+        self.graph, self.wrt = graph, wrt
+        builder = self.builder = Builder(graph.name, graph.file, RESERVED)
+        builder.inputs = list(graph.inputs)
+        builder.first_data = graph.first_data if graph.first_data < len(graph.inputs) else None
+        builder.defaults = dict(graph.defaults)
+        builder.reserve(v.name for v in graph.values())
+        self.arrays = Folding(builder)
+        self.masks = Masks(self.arrays)
+        self.active = dependent(graph, wrt)
+        self.tangents: dict[Value, Masked] = {}
+
+    def run(self) -> Graph:
+        """The sweep."""
+        graph, builder = self.graph, self.builder
+        for value in self.wrt:
+            self.tangents[value] = Masked(builder.input(f"{value.name}_dot", value.type, data=True))
+        for node in graph.nodes:
+            builder.nodes.append(node)
+            value = node.results[0]
+            if value not in self.active:
+                continue
+            mark = len(builder.nodes)
+            self.arrays.span = value.span
+            found = self._elementwise(node) if node.op.elementwise else RULES[node.op.name](self, node)
+            if found is None:
+                continue
+            self.tangents[value] = found
+            if not found.value.name and not isinstance(found.value, Constant):
+                builder.name_value(found.value, f"{value.name}_dot")
+            self._name_rest(mark, f"{value.name}_dot_t")
+        mark = len(builder.nodes)
+        dots, names = [], [v.name for v in graph.outputs]
+        for output in graph.outputs:
+            if output.dtype.is_float:
+                known = self.tangents.get(output)
+                dots.append(self.arrays.full(output.shape, 0.0, output.dtype) if known is None
+                            else self.masks.select(known))
+                names.append(f"{output.name}_dot")
+        for value, name in zip(dots, names[len(graph.outputs):], strict=True):
+            if not value.name and not isinstance(value, Constant):
+                builder.name_value(value, name)
+        self._name_rest(mark, "dot_t")
+        return builder.finish([*graph.outputs, *dots], names)
+
+    def _name_rest(self, mark: int, stem: str) -> None:
+        for node in self.builder.nodes[mark:]:
+            if not node.results[0].name:
+                self.builder.name_value(node.results[0], stem)
+
+    def _elementwise(self, node: Node) -> Masked | None:
+        if node.op.name == "astype":
+            x = self.tangents[node.operands[0]]
+            return Masked(self.arrays.astype(x.value, node.results[0].dtype), x.mask, x.clean)
+        total: Masked | None = None
+        for position, derivative in enumerate(derivatives(node.op)):
+            seed = self.tangents.get(node.operands[position])
+            if seed is None:
+                continue
+            if derivative is None:
+                if node.op.derivatives[position] is None:
+                    raise not_differentiable(self.graph, node, position)
+                continue
+            names = dict(zip(node.op.operands, node.operands, strict=True)) | {"z": node.results[0], "g": seed.value}
+            condition = None if derivative.condition is None else emit(self.arrays, derivative.condition, names)
+            mask, lives = self.masks.narrowed(seed.mask, condition, derivative.holds)
+            if not lives:
+                continue
+            clean = seed.clean and derivative.linear and mask is seed.mask
+            part = Masked(emit(self.arrays, derivative.term, names), mask, clean)
+            total = part if total is None else self.masks.add(total, part)
+        return total
+
+    def selected(self, value: Value) -> Value | None:
+        """A value's tangent, zero outside its mask; None if it has none."""
+        found = self.tangents.get(value)
+        return None if found is None else self.masks.select(found)
+
+
+_Rule = Callable[[_Forward, Node], Masked | None]
+RULES: dict[str, _Rule] = {}
+
+
+def _rule(*names: str) -> Callable[[_Rule], _Rule]:
+    def add(function: _Rule) -> _Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return add
+
+
+@_rule("reshape", "permute_dims", "broadcast_to", "slice", "sum", "cumsum", "copy", "gather", "scatter_add")
+def _linear(sweep: _Forward, node: Node) -> Masked | None:
+    """Linear in its first operand: the same operation of the tangent."""
+    x = sweep.selected(node.operands[0])
+    return None if x is None else Masked(sweep.arrays.emit(node.op, (x, *node.operands[1:]), node.attributes))
+
+
+@_rule("place")
+def _place(sweep: _Forward, node: Node) -> Masked | None:
+    """The tangents of those operands that have one."""
+    parts = [(sweep.selected(v), at) for v, at in zip(node.operands, node.attributes["at"], strict=True)]
+    live = [(v, at) for v, at in parts if v is not None]
+    if not live:
+        return None
+    return Masked(sweep.arrays.place([v for v, _ in live], [at for _, at in live], node.attributes["shape"]))
+
+
+@_rule("matmul")
+def _matmul(sweep: _Forward, node: Node) -> Masked | None:
+    """The product rule."""
+    a, b = node.operands
+    total: Value | None = None
+    for left, right in ((sweep.selected(a), b), (a, sweep.selected(b))):
+        if left is not None and right is not None:
+            part = sweep.arrays.emit(OPS["matmul"], (left, right))
+            total = part if total is None else sweep.arrays.elementwise("add", total, part)
+    return None if total is None else Masked(total)
+
+
+@_rule("max", "min")
+def _extremum(sweep: _Forward, node: Node) -> Masked | None:
+    """The mean of the tangents of the elements that are extreme."""
+    x = sweep.selected(node.operands[0])
+    if x is None:
+        return None
+    arrays = sweep.arrays
+    chosen, count = extreme(arrays, node)
+    total = arrays.reduce("sum", arrays.elementwise("where", chosen, x, 0.0), node.attributes["axis"])
+    return Masked(arrays.elementwise("divide", total, count))
+
+
+@_rule("stop_gradient", "arange")
+def _nothing(sweep: _Forward, node: Node) -> Masked | None:
+    """No derivative passes."""
+    return None
+
+
+__all__ = ["RULES", "spread_over", "tangent"]
