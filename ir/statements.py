@@ -107,6 +107,7 @@ class Statements(Expressions):
         assert statement is not None
         mark = len(self.builder.nodes)
         stem = self.stem
+        returned: Any = None
         try:
             self.tick()
             if compound is not None:
@@ -122,8 +123,11 @@ class Statements(Expressions):
             self._poison(statement)
         except Poisoned:
             self._poison(statement)
+        except Returned as result:
+            returned = result.found
+            raise
         finally:
-            self._name_temporaries(mark)
+            self._name_temporaries(mark, returned)
             self.stem = stem
 
     def _at_statement(self, fault: Fault, statement: ast.stmt) -> SlpError:
@@ -135,11 +139,13 @@ class Statements(Expressions):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id not in RESERVED:
                 self.scope[node.id] = POISON
 
-    def _name_temporaries(self, mark: int) -> None:
+    def _name_temporaries(self, mark: int, returned: Any) -> None:
+        """Name what a statement left unnamed, but for what it returns: the caller's statement names that."""
         nodes = self.builder.nodes
+        kept = {id(v) for v in (returned if isinstance(returned, tuple | list) else (returned,))}
         for at in range(mark, len(nodes)):
             for value in nodes[at].results:
-                if not value.name:
+                if not value.name and id(value) not in kept:
                     self.builder.name_value(value, f"{self.stem or 'out'}_t")
 
     # Simple statements -----------------------------------------------------------------------------------------

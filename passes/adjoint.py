@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..ir.graph import Builder, Constant, Graph, Node, Value
+from ..ir.graph import Constant, Graph, Node, Value
 from ..ir.ops import OPS
 from ..ir.shapes import Index
-from ..ir.statements import RESERVED
 from .activity import chosen_inputs, chosen_output, dependent, differentiable_operands, not_differentiable
 from .derivatives import derivatives, emit
 from .masks import Masked, Masks
+from .rebuild import extended
 from .rewrite import Folding
 
 
@@ -167,17 +167,6 @@ class _Reverse:
             if lives:
                 clean = cotangent.clean and derivative.linear and mask is cotangent.mask
                 self.contribute(operand, Masked(emit(self.arrays, derivative.term, names), mask, clean))
-
-
-def extended(graph: Graph) -> Builder:
-    """A builder that begins with all of a graph: its inputs, nodes and names (shared, never changed)."""
-    builder = Builder(graph.name, graph.file, RESERVED)
-    builder.inputs = list(graph.inputs)
-    builder.first_data = graph.first_data if graph.first_data < len(graph.inputs) else None
-    builder.defaults = dict(graph.defaults)
-    builder.nodes = list(graph.nodes)
-    builder.reserve(v.name for v in graph.values())
-    return builder
 
 
 # One rule for each operation that is not elementwise: contributions to its operands -------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..ir.graph import EMPTY, Builder, Constant, Graph, Node, Value
 from ..ir.ops import OPS, Operation
-from ..ir.statements import RESERVED
+from .rebuild import extended
 from .rewrite import Folding
 
 _MOST_ROUNDS = 20
@@ -56,11 +56,7 @@ class _Sharing(Folding):
 def _round(graph: Graph) -> tuple[Graph, bool]:
     """One sweep over the live nodes, and whether anything changed."""
     live, uses = _live(graph)
-    builder = Builder(graph.name, graph.file, RESERVED)
-    builder.inputs = list(graph.inputs)
-    builder.first_data = graph.first_data if graph.first_data < len(graph.inputs) else None
-    builder.defaults = dict(graph.defaults)
-    builder.reserve(v.name for v in graph.values())
+    builder = extended(graph, nodes=False)
     arrays = _Sharing(builder)
     now: dict[Value, Value] = {}
     for at, node in enumerate(graph.nodes):

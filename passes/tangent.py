@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..ir.graph import Builder, Constant, Graph, Node, Value
+from ..ir.graph import Constant, Graph, Node, Value
 from ..ir.ops import OPS
-from ..ir.statements import RESERVED
 from .activity import chosen_inputs, dependent, not_differentiable
-from .adjoint import extreme, spread_over
+from .adjoint import extreme
 from .derivatives import derivatives, emit
 from .masks import Masked, Masks
+from .rebuild import extended
 from .rewrite import Folding
 
 
@@ -38,12 +38,8 @@ class _Forward:
 
     def __init__(self, graph: Graph, wrt: list[Value]) -> None:
         self.graph, self.wrt = graph, wrt
-        builder = self.builder = Builder(graph.name, graph.file, RESERVED)
-        builder.inputs = list(graph.inputs)
-        builder.first_data = graph.first_data if graph.first_data < len(graph.inputs) else None
-        builder.defaults = dict(graph.defaults)
-        builder.reserve(v.name for v in graph.values())
-        self.arrays = Folding(builder)
+        self.builder = extended(graph, nodes=False)
+        self.arrays = Folding(self.builder)
         self.masks = Masks(self.arrays)
         self.active = dependent(graph, wrt)
         self.tangents: dict[Value, Masked] = {}
@@ -173,5 +169,3 @@ def _nothing(sweep: _Forward, node: Node) -> Masked | None:
     """No derivative passes."""
     return None
 
-
-__all__ = ["RULES", "spread_over", "tangent"]

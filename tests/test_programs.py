@@ -185,6 +185,30 @@ def test_greeks_in_closed_form() -> None:
             assert float(greeks[name]) == pytest.approx(float(greek), rel=1e-9)
 
 
+def test_second_greeks_in_closed_form() -> None:
+    """Gamma, vanna, volga and charm: entries of the Hessian."""
+    S, K, r, sigma, T = 90.0, 100.0, 0.02, 0.3, 0.5
+    second = slpc.hessian(load("black_scholes"))(S=S, K=K, r=r, sigma=sigma, T=T)
+    spread = sigma * math.sqrt(T)
+    d1 = (math.log(S / K) + (r + sigma**2 / 2) * T) / spread
+    d2 = d1 - spread
+    density = math.exp(-d1 * d1 / 2) / math.sqrt(2 * math.pi)
+    known = {
+        ("S", "S"): density / (S * spread),
+        ("S", "sigma"): -density * d2 / sigma,
+        ("sigma", "sigma"): S * density * math.sqrt(T) * d1 * d2 / sigma,
+        ("S", "T"): density * (2 * r * T - d2 * spread) / (2 * T * spread),
+    }
+    for (a, b), greek in known.items():
+        assert float(second[a][b]) == pytest.approx(greek, rel=1e-11)
+        assert float(second[b][a]) == pytest.approx(greek, rel=1e-11)
+
+
+def test_valley_at_its_lowest_point() -> None:
+    second = slpc.hessian(load("rosenbrock"))(x=1.0, y=1.0)
+    assert [[float(second[a][b]) for b in "xy"] for a in "xy"] == [[802.0, -400.0], [-400.0, 200.0]]
+
+
 def test_orbit_keeps_its_energy() -> None:
     """The drift is small, and falls with the fifth power of the step, as a method of order four makes it."""
     drift = []
@@ -199,6 +223,15 @@ def test_orbit_falls_to_the_perihelion() -> None:
     """Half a revolution takes pi, and ends at the distance 1 - 1/2."""
     distance, _ = slpc.compile(load("kepler", steps=200, h=math.pi / 200))(x=1.5, y=0.0, vx=0.0, vy=3**-0.5)
     assert float(distance) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_orbit_keeps_the_gradient_of_its_energy() -> None:
+    """What is conserved along an orbit depends on the start at the end as it does at the start."""
+    x, y, vx, vy = 1.4, 0.3, -0.1, 0.6
+    _, grads = slpc.compile(load("kepler", steps=200, h=0.01), of="energy")(x=x, y=y, vx=vx, vy=vy)
+    r = math.hypot(x, y)
+    known = {"x": x / r**3, "y": y / r**3, "vx": vx, "vy": vy}
+    assert {k: float(g) for k, g in grads.items()} == pytest.approx(known, abs=1e-6)
 
 
 def test_filter_is_the_joint_gaussian() -> None:

@@ -1,0 +1,220 @@
+"""One lowering for each operation: the NumPy expression, or the lines, that compute its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..ir.graph import Constant, Node, Value
+from ..ir.literals import text as literal_text
+from ..ir.ops import OPS
+from ..ir.shapes import Index
+from ..ir.show import show_index
+from ..ir.types import DType
+
+Name = Callable[[Value], str]
+"""The Python name of a value."""
+
+SPECIAL = {"erf": "erf", "erfc": "erfc", "lgamma": "gammaln", "polygamma": "polygamma"}
+"""What SciPy has and NumPy has not: `special.NAME`."""
+
+_LOWERINGS: dict[str, Callable[[Node, list[str]], str | list[str]]] = {}
+
+
+def lowered() -> set[str]:
+    """The operations that have a lowering."""
+    return set(_LOWERINGS)
+
+
+def lower(node: Node, name: Name) -> list[str]:
+    """The lines that define the node's result."""
+    operands = [_constant(node, v) if isinstance(v, Constant) else name(v) for v in node.operands]
+    target = name(node.results[0])
+    found = _LOWERINGS[node.op.name](node, operands)
+    if isinstance(found, str):
+        return [f"{target} = {found}"]
+    return [line.replace("{}", target) for line in found]
+
+
+def dtype_text(dtype: DType) -> str:
+    """The dtype as the module spells it."""
+    return "bfloat16" if dtype.name == "bf16" else f"np.{dtype.numpy.name}" if dtype.kind != "bool" else "np.bool_"
+
+
+def _constant(node: Node, value: Constant) -> str:
+    """A literal: weak where an array of its dtype stands beside it, else of its dtype."""
+    group = node.operands[1:] if node.op.name == "where" else node.operands
+    beside = any(not isinstance(v, Constant) for v in group)
+    if value.dtype.kind == "bool" or (beside and node.op.elementwise and value.dtype.name in ("f16", "f32", "f64")):
+        return python_literal(value)
+    return f"{dtype_text(value.dtype)}({python_literal(value)})"
+
+
+def python_literal(value: Constant) -> str:
+    """A Python expression for the number."""
+    shown = literal_text(value.number, value.dtype)
+    return shown.replace("inf", "np.inf").replace("nan", "np.nan") if shown.lstrip("-") in ("inf", "nan") else shown
+
+
+def _row(names: str) -> Callable[[Callable[[Node, list[str]], str | list[str]]], Any]:
+    def add(function: Callable[[Node, list[str]], str | list[str]]) -> Any:
+        for each in names.split():
+            _LOWERINGS[each] = function
+        return function
+
+    return add
+
+
+# Elementwise -----------------------------------------------------------------------------------------------------
+
+def _infix(node: Node, v: list[str]) -> str:
+    if len(v) == 1:
+        return f"{node.op.symbol}{v[0]}"
+    left = f"({v[0]})" if node.op.symbol == "**" and v[0].startswith("-") else v[0]
+    return f"{left} {node.op.symbol} {v[1]}"
+
+
+def _function(node: Node, v: list[str]) -> str:
+    """A function of NumPy or SciPy; narrow dtypes go through float32 where the library would widen or lacks it."""
+    name, dtype = node.op.name, node.results[0].dtype
+    if dtype.is_float and dtype.bytes == 2 and (dtype.name == "bf16" or name in SPECIAL):
+        wide = [f"np.float32({x})" if isinstance(o, Constant) else f"{x}.astype(np.float32)"
+                for x, o in zip(v, node.operands, strict=True)]
+        return f"{_called(name, wide)}.astype({dtype_text(dtype)})"
+    called = _called(name, v)
+    return f"{called}.astype({dtype_text(dtype)})" if name == "polygamma" and dtype.name != "f64" else called
+
+
+def _called(name: str, v: Sequence[str]) -> str:
+    if name in SPECIAL:
+        return f"special.{SPECIAL[name]}({', '.join(v)})"
+    return f"np.{name}({', '.join(v)})"
+
+
+for _op in OPS.values():
+    if _op.elementwise:
+        _row(_op.name)(_infix if _op.symbol else _function)
+
+
+@_row("where")
+def _where(node: Node, v: list[str]) -> str:
+    return f"np.where({', '.join(v)})"
+
+
+@_row("astype")
+def _astype(node: Node, v: list[str]) -> str:
+    if isinstance(node.operands[0], Constant):
+        return f"{dtype_text(node.results[0].dtype)}({v[0]})"
+    return f"{v[0]}.astype({dtype_text(node.attributes['dtype'])})"
+
+
+# Views -----------------------------------------------------------------------------------------------------------
+
+@_row("broadcast_to")
+def _broadcast(node: Node, v: list[str]) -> str:
+    return f"np.broadcast_to({v[0]}, {node.attributes['shape']})"
+
+
+@_row("reshape")
+def _reshape(node: Node, v: list[str]) -> str:
+    return f"np.reshape({v[0]}, {node.attributes['shape']})"
+
+
+@_row("permute_dims")
+def _permute(node: Node, v: list[str]) -> str:
+    axes = node.attributes["axes"]
+    return f"{v[0]}.T" if axes == tuple(reversed(range(len(axes)))) else f"np.transpose({v[0]}, {axes})"
+
+
+@_row("slice")
+def _slice(node: Node, v: list[str]) -> str:
+    return f"{v[0]}[{show_index(node.attributes['index'], node.operands[0].shape)}]"
+
+
+@_row("stop_gradient")
+def _same(node: Node, v: list[str]) -> str:
+    return v[0]
+
+
+# Reductions and products -----------------------------------------------------------------------------------------
+
+def _axes(axes: tuple[int, ...]) -> str:
+    return str(axes[0]) if len(axes) == 1 else str(axes)
+
+
+@_row("sum")
+def _sum(node: Node, v: list[str]) -> str:
+    kept = f", dtype={dtype_text(node.results[0].dtype)}" if node.results[0].dtype.kind == "int" else ""
+    return f"np.sum({v[0]}, axis={_axes(node.attributes['axis'])}{kept})"
+
+
+@_row("max min")
+def _extremum(node: Node, v: list[str]) -> str:
+    name = node.op.name
+    if node.results[0].dtype.kind == "bool":
+        name = {"max": "any", "min": "all"}[name]
+    return f"np.{name}({v[0]}, axis={_axes(node.attributes['axis'])})"
+
+
+@_row("cumsum")
+def _cumsum(node: Node, v: list[str]) -> str:
+    return f"np.cumsum({v[0]}, axis={node.attributes['axis']}, dtype={dtype_text(node.results[0].dtype)})"
+
+
+@_row("matmul")
+def _matmul(node: Node, v: list[str]) -> str:
+    return f"{v[0]} @ {v[1]}"
+
+
+# Data movement ---------------------------------------------------------------------------------------------------
+
+@_row("copy")
+def _copy(node: Node, v: list[str]) -> str:
+    return f"np.array({v[0]}, order=\"C\")"
+
+
+@_row("arange")
+def _arange(node: Node, v: list[str]) -> str:
+    a = node.attributes
+    if a["dtype"].kind == "int":
+        return f"np.arange({a['start']}, {a['stop']}, {a['step']}, dtype={dtype_text(a['dtype'])})"
+    return f"np.arange({a['start']}, {a['stop']}, {a['step']}).astype({dtype_text(a['dtype'])})"
+
+
+@_row("gather")
+def _gather(node: Node, v: list[str]) -> str:
+    return f"{v[0]}[{', '.join(v[1:])}]"
+
+
+@_row("scatter_add")
+def _scatter(node: Node, v: list[str]) -> list[str]:
+    index = v[1] if len(v) == 2 else f"({', '.join(v[1:])})"
+    return [f"{{}} = np.zeros({node.attributes['shape']}, {dtype_text(node.results[0].dtype)})",
+            f"np.add.at({{}}, {index}, {v[0]})"]
+
+
+@_row("place")
+def _place(node: Node, v: list[str]) -> list[str]:
+    shape, at = node.attributes["shape"], node.attributes["at"]
+    dtype = dtype_text(node.results[0].dtype)
+    apart = disjoint(at)
+    covered = apart and sum(o.type.size for o in node.operands) == node.results[0].type.size
+    lines = [f"{{}} = np.{'empty' if covered else 'zeros'}({shape}, {dtype})"]
+    for piece, index in zip(v, at, strict=True):
+        lines.append(f"{{}}[{show_index(index, shape)}] {'=' if apart else '+='} {piece}")
+    return lines
+
+
+def disjoint(at: Sequence[Index]) -> bool:
+    """Do the indices surely not overlap? They part along one axis, in unit steps, and agree on every other."""
+    if len(at) <= 1:
+        return True
+    for axis in range(len(at[0])):
+        spans = []
+        for index in at:
+            entry = index[axis]
+            spans.append((entry, entry + 1) if isinstance(entry, int) else entry[:2] if entry[2] == 1 else (0, 1 << 62))
+        spans.sort()
+        if all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False)):
+            return True
+    return False
