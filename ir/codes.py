@@ -1,8 +1,8 @@
 """The catalogue of errors: for each code a title, the reason, a program that provokes it, and what to write instead.
 
 Codes are stable: a code is never given another meaning. E01xx reading and syntax, E02xx calls, E03xx types and
-shapes, E04xx run time and arguments, E05xx what is not installed. The examples of E01xx to E03xx are programs, and a
-test reads them; those of E04xx and E05xx are what a user types.
+shapes, E04xx run time and arguments, E05xx what is not installed, E06xx memory plans. The examples of E01xx to E03xx
+are programs, and a test reads them; the others are what a user types.
 """
 
 from __future__ import annotations
@@ -227,3 +227,29 @@ _code("E0501", "a backend is not installed",
 _code("E0502", "SciPy is not installed",
       "lgamma, polygamma, erf and erfc of arrays are computed by SciPy on the NumPy backend.",
       "slpc run FILE     # a program with lgamma", "pip install 'slpc[special]'")
+
+# E06xx: memory plans -------------------------------------------------------------------------------------------
+_code("E0601", "an order of operations that reads what is not there",
+      """In a plan, each operation comes after what it reads, and a value is computed again before it is read after its
+      memory was given back. `slpc.schedule(graph, order)` takes names of operations, each as often as it is to run.""",
+      "slpc.schedule(graph, ['z2', 'z1'])    # where z2 reads z1", "slpc.schedule(graph, ['z1', 'z2'])")
+_code("E0602", "a budget that is none",
+      """The budget is the flops that may be spent again, as a fraction of the forward program's: a number from 0 up,
+      or `inf`.""", "slpc plan FILE --budget -1", "slpc plan FILE --budget 0.33")
+_code("E0603", "a memory limit that cannot be met",
+      """No plan that we know of fits into so little memory, whatever is computed again. The message says the least that
+      was reached, the least that is possible at all, and the operation whose operands and results set it.""",
+      "slpc plan programs/mlp.slp --memory 1kB", "slpc plan programs/mlp.slp --memory 1MB")
+_code("E0604", "an unknown policy", "The textbook's choices of what to keep are keep-all, blocks, sqrt and no-square.",
+      "slpc plan FILE --policy keepall", "slpc plan FILE --policy keep-all")
+_code("E0605", "a pattern that names no value", "`--keep` takes names of values, with * and ? as in a shell.",
+      "slpc plan programs/mlp.slp --keep 'Z*'", "slpc plan programs/mlp.slp --keep 'X*'")
+_code("E0606", "a size of memory that cannot be read",
+      "A size is a number with a unit: B, kB, MB, GB, or KiB, MiB, GiB.",
+      "slpc plan FILE --memory lots", "slpc plan FILE --memory 64MB")
+_code("E0607", "an unknown device",
+      "`slpc cost --device` takes the name of a device whose figures are known; `slpc cost --help` lists them.",
+      "slpc cost FILE --device h1000", "slpc cost FILE --device h100")
+_code("E0608", "an unknown value",
+      "The program's gradient has no value of that name; `slpc opt FILE -p adjoint,simplify` shows all.",
+      "slpc why programs/lecture.slp z9", "slpc why programs/lecture.slp z4")

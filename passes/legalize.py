@@ -1,49 +1,95 @@
-"""Legalize: what a target stores but does not accumulate in is cast up before sums and products, and down after.
+"""Legalize: what a target would do behind the program's back is written into the program.
 
-A sum of bfloat16 in bfloat16 stops growing at 256. So sums and products of f16 and bf16 are done in f32, and the
-casts are operations of the program like any other: they are seen in its text, and counted in its plan.
+A sum of bfloat16 in bfloat16 stops growing at 256, so sums and products of f16 and bf16 are done in f32 where the
+target says so. A reshape of what does not lie row by row, and a product of what a BLAS cannot take as it lies, need a
+copy. The casts and copies are operations like any other: they are seen in the text, and counted in the plan.
 """
 
 from __future__ import annotations
 
 from ..ir.arrays import Arrays
-from ..ir.graph import Graph, Value
+from ..ir.graph import Graph, Node, Value
+from ..ir.layout import layout, reshaped
 from ..ir.ops import OPS
 from ..ir.target import Target
+from ..ir.types import DType, Shape
 from .rebuild import extended
 
 ACCUMULATING = ("sum", "cumsum", "matmul", "scatter_add", "place")
 
 
 def legalize(graph: Graph, target: Target) -> Graph:
-    """An equal program whose sums and products are in dtypes that the target accumulates in.
+    """An equal program that the target runs as it stands: no reshape that copies, no cast or copy that is not there.
 
         s: bf16 = sum(x, axis=0)        x_f32: f32[3000] = astype(x, f32)
                                         s_f32: f32 = sum(x_f32, axis=0)
                                         s: bf16 = astype(s_f32, bf16)
+
+        y: f64[6] = reshape(x.T, (6,))  x_t: f64[3, 2] = x.T
+                                        x_t_rows: f64[3, 2] = copy(x_t)
+                                        y: f64[6] = reshape(x_t_rows, (6,))
     """
-    if not any(v.dtype in target.accumulates_in for v in graph.values()):
-        return graph
-    builder = extended(graph, nodes=False)
-    arrays = Arrays(builder)
-    now: dict[Value, Value] = {}
-    for node in graph.nodes:
+    return _Legal(graph, target).run()
+
+
+class _Legal:
+    """The program under construction, and what each value of the original has become."""
+
+    def __init__(self, graph: Graph, target: Target) -> None:
+        self.graph, self.target = graph, target
+        self.builder = extended(graph, nodes=False)
+        self.arrays = Arrays(self.builder)
+        self.now: dict[Value, Value] = {}
+        self.rows: dict[Value, Value] = {}
+        self.changed = False
+
+    def run(self) -> Graph:
+        graph, now = self.graph, self.now
+        for node in graph.nodes:
+            old = node.results[0]
+            self.arrays.span = old.span
+            operands = tuple(now.get(v, v) for v in node.operands)
+            if node.op.name == "reshape":
+                operands = (self._viewable(operands[0], node.attributes["shape"]),)
+            elif node.op.name == "matmul" and self.target.products_as_blas:
+                operands = tuple(v if (lies := layout(v)) is not None and lies.matrix else self._row_by_row(v)
+                                 for v in operands)
+            wide = self.target.accumulates_in.get(old.dtype)
+            if wide is None or node.op.name not in ACCUMULATING:
+                value = self.arrays.emit(node.op, operands, node.attributes)
+            else:
+                value = self._accumulated(node, operands, wide)
+            value.name = old.name
+            now[old] = value
+        if not self.changed:
+            return graph
+        return self.builder.finish([now.get(v, v) for v in graph.outputs], [v.name for v in graph.outputs])
+
+    def _accumulated(self, node: Node, operands: tuple[Value, ...], wide: DType) -> Value:
+        """The operation in the wide dtype, between casts."""
         old = node.results[0]
-        arrays.span = old.span
-        operands = tuple(now.get(v, v) for v in node.operands)
-        wide = target.accumulates_in.get(old.dtype)
-        if wide is None or node.op.name not in ACCUMULATING:
-            value = arrays.emit(node.op, operands, node.attributes)
-        else:
-            raised = []
-            for v in operands:
-                cast = arrays.astype(v, wide) if v.dtype is old.dtype else v
-                if not cast.name:
-                    builder.name_value(cast, f"{v.name or old.name}_{wide}")
-                raised.append(cast)
-            result = arrays.emit(OPS[node.op.name], raised, node.attributes)
-            builder.name_value(result, f"{old.name}_{wide}")
-            value = arrays.astype(result, old.dtype)
-        value.name = old.name
-        now[old] = value
-    return builder.finish([now.get(v, v) for v in graph.outputs], [v.name for v in graph.outputs])
+        raised = []
+        for v in operands:
+            cast = self.arrays.astype(v, wide) if v.dtype is old.dtype else v
+            if not cast.name:
+                self.builder.name_value(cast, f"{v.name or old.name}_{wide}")
+            raised.append(cast)
+        result = self.arrays.emit(node.op, raised, node.attributes)
+        self.builder.name_value(result, f"{old.name}_{wide}")
+        self.changed = True
+        return self.arrays.astype(result, old.dtype)
+
+    def _viewable(self, x: Value, shape: Shape) -> Value:
+        """x, or a copy of it where the reshape of x would be no view."""
+        lies = layout(x)
+        assert lies is not None
+        return x if reshaped(lies, shape) is not None else self._row_by_row(x)
+
+    def _row_by_row(self, x: Value) -> Value:
+        """x in memory of its own, copied once however often it is asked for."""
+        found = self.rows.get(x)
+        if found is None:
+            found = self.rows[x] = self.arrays.emit(OPS["copy"], (x,))
+            self.builder.name_value(found, f"{x.name}_rows" if x.name else "rows")
+            self.changed = True
+        return found

@@ -1,0 +1,136 @@
+"""Where the elements of a value lie: the offset and strides of a view into the buffer beneath it.
+
+Every operation that owns memory writes it row by row, so the layout of any value is known before the program runs, and
+with it what is contiguous, what a product takes without a copy, and which reshape is a view at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .graph import Value
+from .shapes import Index
+from .types import Shape
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Element (i, j, ...) lies `offset + i * strides[0] + j * strides[1] + ...` elements into the buffer."""
+
+    shape: Shape
+    strides: tuple[int, ...]
+    offset: int = 0
+
+    @property
+    def contiguous(self) -> bool:
+        """Row by row, without gaps."""
+        expected = 1
+        for n, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if n != 1 and stride != expected:
+                return 0 in self.shape
+            expected *= n
+        return True
+
+    @property
+    def matrix(self) -> bool:
+        """Can a BLAS take the last two axes as they lie? One has unit stride, the other steps over all of it."""
+        (m, n), (down, along) = self.shape[-2:], self.strides[-2:]
+        by_rows = (along == 1 or n == 1) and (down >= n or m == 1)
+        by_columns = (down == 1 or m == 1) and (along >= m or n == 1)
+        return by_rows or by_columns
+
+
+def rowwise(shape: Shape) -> Layout:
+    """The layout of a value that owns its memory."""
+    strides: list[int] = []
+    step = 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= n
+    return Layout(shape, tuple(reversed(strides)))
+
+
+def layout(value: Value) -> Layout | None:
+    """The layout of a value in its buffer; None beneath a reshape that is no view, before which `passes.legalize` puts a
+    copy."""
+    chain = []
+    root = value
+    while root.node is not None and root.node.op.view:
+        chain.append(root)
+        root = root.node.operands[0]
+    found: Layout | None = rowwise(root.shape)
+    for view in reversed(chain):
+        assert view.node is not None
+        if found is not None:
+            found = _VIEWS[view.node.op.name](found, view.shape, view.node.attributes)
+    return found
+
+
+def _broadcast(x: Layout, shape: Shape, attributes: Mapping[str, Any]) -> Layout:
+    lead = len(shape) - len(x.shape)
+    kept = (s if n == m else 0 for s, n, m in zip(x.strides, x.shape, shape[lead:], strict=True))
+    return Layout(shape, (*[0] * lead, *kept), x.offset)
+
+
+def _permute(x: Layout, shape: Shape, attributes: Mapping[str, Any]) -> Layout:
+    return Layout(shape, tuple(x.strides[a] for a in attributes["axes"]), x.offset)
+
+
+def _slice(x: Layout, shape: Shape, attributes: Mapping[str, Any]) -> Layout:
+    index: Index = attributes["index"]
+    strides: list[int] = []
+    offset = x.offset
+    for entry, stride in zip(index, x.strides, strict=True):
+        if isinstance(entry, int):
+            offset += entry * stride
+        else:
+            start, _, step = entry
+            offset += start * stride
+            strides.append(step * stride)
+    return Layout(shape, tuple(strides), offset)
+
+
+def _same(x: Layout, shape: Shape, attributes: Mapping[str, Any]) -> Layout:
+    return x
+
+
+def reshaped(x: Layout, shape: Shape) -> Layout | None:
+    """The layout in another shape of as many elements; None where that takes a copy.
+
+    Axes are matched group by group: a group of old axes can be split anew if it lies without gaps.
+    """
+    if 0 in shape:
+        return Layout(shape, rowwise(shape).strides, x.offset)
+    old = [(n, s) for n, s in zip(x.shape, x.strides, strict=True) if n != 1]
+    strides: list[int] = []
+    at = 0
+    left = 1  # elements of the present group that the new axes have yet to cover
+    step = 1
+    for n in shape:
+        if n == 1:
+            strides.append(1)
+            continue
+        if left == 1:
+            left, step = old[at]
+            at += 1
+        while left < n or left % n:
+            if at == len(old):
+                return None
+            m, s = old[at]
+            if step != m * s:
+                return None
+            left, step = left * m, s
+            at += 1
+        left //= n
+        strides.append(step * left)
+    return Layout(shape, tuple(strides), x.offset)
+
+
+def _reshape(x: Layout, shape: Shape, attributes: Mapping[str, Any]) -> Layout | None:
+    return reshaped(x, shape)
+
+
+_VIEWS = {"broadcast_to": _broadcast, "permute_dims": _permute, "slice": _slice, "reshape": _reshape,
+          "stop_gradient": _same}

@@ -1,0 +1,84 @@
+"""Which buffers are alive when: the lives of all copies in an order of execution, and the bytes alive at each step.
+
+An order is a sequence of task numbers; a task that stands in it again computes its buffers again. A read is of the
+latest copy. A copy lives from the step that writes it to its last read (an output to the end), and where the result of
+a step takes the memory of an operand that dies there, the two are counted once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from ..ir.diagnostics import Fault
+from .tasks import Tasks
+
+
+@dataclass(frozen=True, eq=False)
+class Lives:
+    """One entry for each copy: its buffer, first step, last step, and the copy whose memory it takes (-1: none).
+
+    `alive` is the bytes alive at each step, the workspace of that step included.
+    """
+
+    order: tuple[int, ...]
+    buffer: tuple[int, ...]
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+    over: tuple[int, ...]
+    alive: tuple[int, ...]
+
+    @property
+    def peak(self) -> int:
+        """Most bytes alive at once; 0 for a program without tasks."""
+        return max(self.alive, default=0)
+
+    @property
+    def peak_step(self) -> int:
+        """The first step at which the peak is reached."""
+        return self.alive.index(self.peak)
+
+
+def lives(tasks: Tasks, order: Sequence[int]) -> Lives:
+    """The lives of all copies; linear in the reads of the order. Fault E0601 where a step reads what is not there."""
+    current: dict[int, int] = {}
+    buffers: list[int] = []
+    start: list[int] = []
+    end: list[int] = []
+    final = len(order) - 1
+    handed: list[tuple[int, int, int]] = []  # step, copy that may die, copy that may take its memory
+    for step, task in enumerate(order):
+        for b in tasks.reads[task]:
+            copy = current.get(b)
+            if copy is None:
+                raise _not_there(tasks, task, b)
+            if end[copy] < step:
+                end[copy] = step
+        old = {r: current[r] for r, _ in tasks.overwrites[task]}
+        for b in tasks.writes[task]:
+            current[b] = len(buffers)
+            buffers.append(b)
+            start.append(step)
+            end.append(final if tasks.output[b] else step)
+        handed.extend((step, old[r], current[w]) for r, w in tasks.overwrites[task])
+    over = [-1] * len(buffers)
+    taken: set[int] = set()
+    change = [0] * (len(order) + 1)
+    for copy, b in enumerate(buffers):
+        change[start[copy]] += tasks.bytes[b]
+        change[end[copy] + 1] -= tasks.bytes[b]
+    alive = list(accumulate(change[:-1]))
+    for step, task in enumerate(order):
+        alive[step] += tasks.workspace[task]
+    for step, dying, taking in handed:
+        if end[dying] == step and dying not in taken and over[taking] < 0 and not tasks.output[buffers[dying]]:
+            over[taking] = dying
+            taken.add(dying)
+            alive[step] -= tasks.bytes[buffers[dying]]
+    return Lives(tuple(order), tuple(buffers), tuple(start), tuple(end), tuple(over), tuple(alive))
+
+
+def _not_there(tasks: Tasks, task: int, b: int) -> Fault:
+    return Fault("E0601", f"'{tasks.nodes[task].result.name}' reads '{tasks.values[b].name}', "
+                          "which has not been computed", "every operation comes after what it reads")

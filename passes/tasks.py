@@ -1,0 +1,116 @@
+"""The program as a planner sees it: tasks that read and write buffers.
+
+A task is an operation that owns memory; views have none and follow the buffer that they look into. Inputs are there
+all the time and are not counted, so they do not appear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..ir.graph import Constant, Graph, Node, Value, buffer
+from ..ir.layout import layout
+from ..ir.target import Target
+
+
+@dataclass(frozen=True, eq=False)
+class Tasks:
+    """Tasks in the order of the graph, and buffers in the order in which they are written; both are numbered from 0.
+
+    Bytes are padded as the target's arena pads them. `overwrites` lists pairs (buffer read, buffer written) of equal
+    size such that the result may take the operand's memory when the operand dies. `forward`: the task computes a value
+    and not only a derivative.
+    """
+
+    graph: Graph
+    target: Target
+    nodes: tuple[Node, ...]
+    reads: tuple[tuple[int, ...], ...]
+    writes: tuple[tuple[int, ...], ...]
+    overwrites: tuple[tuple[tuple[int, int], ...], ...]
+    flops: tuple[int, ...]
+    workspace: tuple[int, ...]
+    forward: tuple[bool, ...]
+    values: tuple[Value, ...]
+    writer: tuple[int, ...]
+    readers: tuple[tuple[int, ...], ...]
+    bytes: tuple[int, ...]
+    output: tuple[bool, ...]
+
+    @property
+    def forward_flops(self) -> int:
+        """Flops of the forward program: what a budget is a fraction of."""
+        return sum(f for f, forward in zip(self.flops, self.forward, strict=True) if forward)
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Each task once, as the graph has them."""
+        return tuple(range(len(self.nodes)))
+
+
+def tasks(graph: Graph, target: Target) -> Tasks:
+    """The tasks of a graph that is legal for the target (`passes.legalize`)."""
+    nodes = tuple(n for n in graph.nodes if not n.op.view)
+    values = tuple(v for n in nodes for v in n.results)
+    number = {v: i for i, v in enumerate(values)}
+    kept = {buffer(v) for v in graph.outputs}
+    reads, writes, overwrites = [], [], []
+    readers: list[list[int]] = [[] for _ in values]
+    for task, node in enumerate(nodes):
+        roots = [buffer(v) for v in node.operands]
+        found = tuple(dict.fromkeys(number[r] for r in roots if r in number))
+        for b in found:
+            readers[b].append(task)
+        reads.append(found)
+        writes.append(tuple(number[v] for v in node.results))
+        overwrites.append(tuple((number[node_buffer(node, p)], number[node.result])
+                                for p in target.in_place.get(node.op.name, ()) if _replaceable(node, roots, p, number)))
+    needed = forward_nodes(graph)
+    return Tasks(
+        graph, target, nodes, tuple(reads), tuple(writes), tuple(overwrites),
+        tuple(n.flops for n in nodes), tuple(target.workspace(n) for n in nodes), tuple(n in needed for n in nodes),
+        values, tuple(t for t, n in enumerate(nodes) for _ in n.results), tuple(map(tuple, readers)),
+        tuple(target.padded(v.type.bytes) for v in values), tuple(v in kept for v in values))
+
+
+def node_buffer(node: Node, position: int) -> Value:
+    """The value that owns the memory of an operand."""
+    return buffer(node.operands[position])
+
+
+def _replaceable(node: Node, roots: Sequence[Value], position: int, number: dict[Value, int]) -> bool:
+    """May the result be written over this operand? It is the whole of its buffer, element for element, and no other
+    operand looks into that buffer differently."""
+    operand, result = node.operands[position], node.result
+    root = roots[position]
+    if root not in number or operand.type is not result.type or root.type.size != result.type.size:
+        return False
+    same = [v for v, r in zip(node.operands, roots, strict=True) if r is root]
+    return all(not isinstance(v, Constant) and (found := layout(v)) is not None and found.contiguous
+               and v.type.size == root.type.size for v in same)
+
+
+def forward_nodes(graph: Graph) -> set[Node]:
+    """The nodes that some output depends on which is no derivative.
+
+    The adjoint calls its gradients `x_bar` and the tangent its derivatives `y_dot`; all other outputs are values. A
+    program without a derivative is forward as a whole.
+    """
+    names = {v.name for v in (*graph.inputs, *graph.outputs)}
+
+    def derived(name: str) -> bool:
+        stem, bar, tail = name.rpartition("_")
+        return bool(bar) and tail in ("bar", "dot") and (stem in names or derived(stem))
+
+    values = [v for v in graph.outputs if not derived(v.name)]
+    if not values or len(values) == len(graph.outputs):
+        return set(graph.nodes)
+    found: set[Node] = set()
+    stack = [v.node for v in values]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            stack.extend(v.node for v in node.operands)
+    return found
