@@ -97,7 +97,9 @@ class Arrays:
             OPS["broadcast_to"], (x,), {"shape": shape})
 
     def full(self, shape: Shape, number: Number, dtype: DType) -> Value:
-        """A constant repeated to `shape`: no memory, no work."""
+        """A constant repeated to `shape`: no memory, no work. The constant itself for a scalar."""
+        if not shape:
+            return self.constant(number, dtype)
         return self.emit(OPS["broadcast_to"], (self.constant(number, dtype),), {"shape": shape})
 
     def reshape(self, x: Value, shape: Shape) -> Value:
@@ -126,7 +128,7 @@ class Arrays:
     def slice(self, x: Value, index: Index) -> Value:
         """x at a full constant index; x itself where everything is taken."""
         whole = all(entry == (0, n, 1) for entry, n in zip(index, x.shape, strict=True))
-        return x if whole else self.emit(OPS["slice"], (x,), {"index": index})
+        return x if whole else self.emit(OPS["slice"], (x,), {"index": shapes.canonical(index)})
 
     def unsqueeze(self, x: Value, axes: Sequence[int]) -> Value:
         """x with axes of length 1 put in, such that they stand at `axes` of the result."""
@@ -239,7 +241,7 @@ class Arrays:
 
     def place(self, pieces: Sequence[Value], at: Sequence[Index], shape: Shape) -> Value:
         """Zeros of `shape` with each piece added at its constant index."""
-        return self.emit(OPS["place"], tuple(pieces), {"at": tuple(at), "shape": shape})
+        return self.emit(OPS["place"], tuple(pieces), {"at": tuple(map(shapes.canonical, at)), "shape": shape})
 
     def gather(self, x: Value, indices: Sequence[Value]) -> Value:
         """`x[i, j, ...]`: index arrays, broadcast together, for the leading axes."""

@@ -298,19 +298,46 @@ class Builder:
         assert not value.name
         value.name = self.fresh(stem)
 
-    def finish(self, outputs: Sequence[Value], names: Sequence[str] = ()) -> Graph:
+    def finish(self, outputs: Sequence[Value], names: Sequence[str] = (), original: Graph | None = None) -> Graph:
         """The graph. Each output owns its memory: what is an input, a view of one, a constant, or shares a buffer with
-        another output, is copied; the copy is called `names[i]`, or `out0`, `out1`, ..."""
+        another output, is copied.
+
+        Output i is called `names[i]`, or by a name made of it if another value is called so. A value that was made here
+        is renamed; one of the graph `original` is copied. Where names[i] is missing or empty, a value keeps its name,
+        and what has none of its own is `out0`, `out1`, ...
+        """
         owned: list[Value] = []
         owners: set[int] = set()
+        held: set[str] = set()
+        fixed = frozenset(original.values()) if original is not None else frozenset()
         for position, value in enumerate(outputs):
-            root = buffer(value)
-            broadcast = root is not value and root.type.size < value.type.size
-            if root.node is None or id(root) in owners or broadcast:
-                stem = names[position] if position < len(names) and names[position] else f"out{position}"
-                value = self.emit("copy", (value,), name=stem, span=value.span)
-                root = value
-            owners.add(id(root))
+            wanted = names[position] if position < len(names) else ""
+            if not wanted:
+                wanted = value.name if value.node is not None and value not in owned else f"out{position}"
+            shared = not _owns(value) or id(buffer(value)) in owners
+            if shared or (value.name != wanted and value in fixed):
+                if value.name == wanted and value not in fixed:
+                    value.name = self.fresh(f"{wanted}_t")
+                    held.discard(wanted)
+                value = self.emit("copy", (value,), span=value.span)
+            if value.name != wanted:
+                held = held or {v.name for v in self.values()}
+                value.name = self.fresh(wanted) if wanted in held else wanted
+                self._names.add(wanted)
+                held.add(wanted)
+            owners.add(id(buffer(value)))
             owned.append(value)
         first_data = len(self.inputs) if self.first_data is None else self.first_data
         return Graph(self.name, self.inputs, self.nodes, owned, self.defaults, first_data, self.scheduled, self.file)
+
+    def values(self) -> Iterator[Value]:
+        """Inputs, then the results of all nodes so far."""
+        yield from self.inputs
+        for node in self.nodes:
+            yield from node.results
+
+
+def _owns(value: Value) -> bool:
+    """Is it made by an operation, in memory that has all of its elements?"""
+    root = buffer(value)
+    return root.node is not None and (root is value or root.type.size >= value.type.size)

@@ -91,6 +91,10 @@ def slice_length(entry: tuple[int, int, int]) -> int:
     """How many elements (start, stop, step) takes."""
     return len(range(*entry))
 
+def canonical(index: Index) -> Index:
+    """The index with every slice that takes nothing written one way, since its bounds may not read back as they are."""
+    return tuple(e if isinstance(e, int) or range(*e) else (0, 0, 1) for e in index)
+
 def indexed(shape: Shape, index: Index) -> Shape:
     """The shape of `x[index]` for a full constant index; Fault where it leaves the array."""
     if len(index) != len(shape):

@@ -490,9 +490,10 @@ class Statements(Expressions):
             raise self.located(fault, node) from None
 
     def returned(self, found: Any, names: list[str], node: ast.Return) -> tuple[list[Value], list[str]]:
-        """The program's outputs, and the names that its return statement gives them."""
+        """The program's outputs, and the names that its return statement gives to inputs and constants among them."""
         items = list(found) if isinstance(found, tuple | list) else [found]
         outputs: list[Value] = []
+        called: list[str] = []
         for position, item in enumerate(items):
             if isinstance(item, bool | int | float):
                 item = self.builder.constant(item, DTYPES["bool" if isinstance(item, bool) else
@@ -500,14 +501,15 @@ class Statements(Expressions):
             if not isinstance(item, Value):
                 raise self.source.error("E0113", f"a program returns values, not {describe(item)}",
                                         self.source.characters(self.span(node)))
+            given = names[position] if position < len(names) else ""
             if not item.name and not isinstance(item, Constant):
-                self.builder.name_value(item, names[position] if position < len(names) and names[position]
-                                        else f"out{position}")
+                self.builder.name_value(item, given or f"out{position}")
             outputs.append(item)
+            called.append(given if item.node is None and given != item.name else "")
         if not outputs:
             raise self.source.error("E0113", "the program returns nothing",
                                     self.source.characters(self.span(node)))
-        return outputs, ["" for _ in outputs]
+        return outputs, called
 
 
 def _stem(target: ast.expr) -> str:

@@ -70,7 +70,7 @@ class _Reverse:
             if not value.name:
                 self.builder.name_value(value, f"{self.stems[at]}_t")
         names = [v.name for v in graph.outputs] + [f"{v.name}_bar" for v in self.wrt]
-        return self.builder.finish([*graph.outputs, *bars], names)
+        return self.builder.finish([*graph.outputs, *bars], names, graph)
 
     def _seed(self) -> Value:
         output = self.output

@@ -15,7 +15,7 @@ from ..ir.arrays import Arrays
 from ..ir.graph import EMPTY, Constant, Value
 from ..ir.literals import Number
 from ..ir.ops import OPS, Operation
-from ..ir.shapes import Index, IndexEntry
+from ..ir.shapes import Index, IndexEntry, canonical
 
 Rewrite = Callable[[Arrays, tuple[Value, ...], Mapping[str, Any]], Value | None]
 
@@ -256,7 +256,7 @@ def _sliced_twice(arrays: Arrays, v: tuple[Value, ...], attributes: Mapping[str,
 def _normal(index: Index, shape: tuple[int, ...]) -> Index:
     """Bounds as the reader writes them."""
     return tuple(e if isinstance(e, int) else slice(e[0], None if e[1] < 0 else e[1], e[2]).indices(n)
-                 for e, n in zip(index, shape, strict=True))
+                 for e, n in zip(canonical(index), shape, strict=True))
 
 
 @_rule("slice", "a slice of a repeated constant is the constant, repeated", "every element is the same")

@@ -60,7 +60,7 @@ class _Forward:
             if found is None:
                 continue
             self.tangents[value] = found
-            if not found.value.name and not isinstance(found.value, Constant):
+            if found.mask is None and not found.value.name and not isinstance(found.value, Constant):
                 builder.name_value(found.value, f"{value.name}_dot")
             self._name_rest(mark, f"{value.name}_dot_t")
         mark = len(builder.nodes)
@@ -71,11 +71,8 @@ class _Forward:
                 dots.append(self.arrays.full(output.shape, 0.0, output.dtype) if known is None
                             else self.masks.select(known))
                 names.append(f"{output.name}_dot")
-        for value, name in zip(dots, names[len(graph.outputs):], strict=True):
-            if not value.name and not isinstance(value, Constant):
-                builder.name_value(value, name)
         self._name_rest(mark, "dot_t")
-        return builder.finish([*graph.outputs, *dots], names)
+        return builder.finish([*graph.outputs, *dots], names, graph)
 
     def _name_rest(self, mark: int, stem: str) -> None:
         for node in self.builder.nodes[mark:]:
