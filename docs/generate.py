@@ -16,9 +16,9 @@ from slpc.ir.parse import prelude
 DOCS = Path(__file__).parent
 
 FAMILIES = {
-    "elementwise": ("Elementwise", "Each element of the result is made of the elements at its place. The derivatives are "
-                    "`.slp` text over the operands, the result `z` and the seed `g`: the tangent of an operand in forward "
-                    "mode, the cotangent of the result in reverse mode. Weight is flops an element."),
+    "elementwise": ("Elementwise", "Each element of the result is made of the elements at its place. The derivatives "
+                    "are `.slp` text over the operands, the result `z` and the seed `g`: the tangent of an operand in "
+                    "forward mode, the cotangent of the result in reverse mode. Weight is flops an element."),
     "view": ("Views", "A view looks into the memory of its operand: it owns none and costs nothing."),
     "reduction": ("Reductions", "Weight is flops an element of the operand."),
     "product": ("Products", "An `m x k` by `k x n` product counts `2 m n k` flops."),
@@ -30,8 +30,8 @@ FAMILIES = {
 def operations() -> str:
     """The table of operations as a page."""
     parts = ["# Operations\n",
-             "Every operation, from the table in `ir/ops.py`, by `docs/generate.py`. The names are NumPy's where it has "
-             "the operation. What else the language offers is made of these: see [language.md](language.md); the "
+             "Every operation, from the table in `ir/ops.py`, by `docs/generate.py`. The names are NumPy's where it "
+             "has the operation. What else the language offers is made of these: see [language.md](language.md); the "
              "functions that are `.slp` text themselves stand in `ir/prelude.slp`: "
              + ", ".join(f"`{name}`" for name in sorted(prelude())) + ".\n"]
     for family, (title, text) in FAMILIES.items():

@@ -40,7 +40,7 @@ class Arrays:
     # Elementwise -----------------------------------------------------------------------------------------------
 
     def elementwise(self, name: str, *operands: Operand, expected: DType | None = None) -> Value:
-        """The operation `name` on operands that are promoted and broadcast. `expected` types literals that meet none."""
+        """The operation `name` on operands promoted and broadcast. `expected` types literals that meet no value."""
         op = OPS[name]
         if len(operands) != len(op.operands):
             raise Fault("E0201", f"{name} takes {len(op.operands)} operands, not {len(operands)}")

@@ -108,8 +108,8 @@ _code("E0114", "a type that cannot be read",
       f16, bf16, f32, f64, i32, i64 and bool; lengths are constants, not negative.""",
       "def f(x: float64):\n    return x * 2", "def f(x: f64[2, 3]):\n    return x * 2")
 _code("E0115", "a default that is no sample",
-      """A default says what a sample of the input is: a constant number, `normal(mean, deviation)`, `uniform(low, high)`
-      or `integers(low, high)`. integers is for i32 and i64, the other two for floating point.""",
+      """A default says what a sample of the input is: a constant number, `normal(mean, deviation)`,
+      `uniform(low, high)` or `integers(low, high)`. integers is for i32 and i64, the other two for floating point.""",
       "def f(x: f64 = integers(0, 3)):\n    return x * 2", "def f(x: f64 = uniform(0, 3)):\n    return x * 2")
 _code("E0116", "a constant is needed",
       """Bounds of loops and slices, shapes, axes and indices into lists are known while the program is read: numbers,
@@ -128,6 +128,12 @@ _code("E0119", "the program is too large",
       whole arrays what the loop says element by element.""",
       "def f(x: f64):\n    for i in range(10 ** 12):\n        x = sin(x)\n    return x",
       "def f(x: f64):\n    for i in range(100):\n        x = sin(x)\n    return x")
+_code("E0120", "a name means two things",
+      """A program in a .py file is read together with the functions that it calls. They may stand in several modules,
+      but a name that they take from around them must mean the same in all.""",
+      "# tools.py\nc = 2\ndef scaled(x): return c * x\n\n# model.py\nc = 3\n@slpc.program\n"
+      "def f(x: f64): return c + scaled(x)",
+      "# model.py\nk = 3\n@slpc.program\ndef f(x: f64): return k + scaled(x)")
 
 # E02xx: calls --------------------------------------------------------------------------------------------------
 _expression("E0201", "a wrong number of operands",
@@ -143,7 +149,8 @@ _code("E0204", "a reduction called like Python's max",
       "def f(x: f64[3]):\n    return max(x, 0)", "def f(x: f64[3]):\n    return maximum(x, 0)")
 _code("E0205", "a tuple of another length",
       "The left side of an assignment has more or fewer names than the right side has values.",
-      "def f(x: f64):\n    a, b = (x, x, x)\n    return a + b", "def f(x: f64):\n    a, b = (x, 2 * x)\n    return a + b")
+      "def f(x: f64):\n    a, b = (x, x, x)\n    return a + b",
+      "def f(x: f64):\n    a, b = (x, 2 * x)\n    return a + b")
 _code("E0206", "a constant that the program does not have",
       """-D NAME=VALUE (or a keyword of slpc.load) sets a constant that the file assigns at its top level, and this file
       has none of that name.""", "slpc run programs/mlp.slp -D layers=4", "slpc run programs/mlp.slp -D L=4")
@@ -154,8 +161,8 @@ _code("E0301", "shapes do not fit",
       1. Add an axis with None, or transpose.""",
       "def f(a: f64[3, 4], b: f64[3]):\n    return a + b", "def f(a: f64[3, 4], b: f64[3]):\n    return a + b[:, None]")
 _code("E0302", "dtypes do not fit",
-      """Values of different dtypes do not meet by themselves, and each operation says which kinds it takes. Convert with
-      `astype(x, f64)`. A literal takes the dtype of what it meets.""",
+      """Values of different dtypes do not meet by themselves, and each operation says which kinds it takes. Convert
+      with `astype(x, f64)`. A literal takes the dtype of what it meets.""",
       "def f(a: f32, b: f64):\n    return a + b", "def f(a: f32, b: f64):\n    return astype(a, f64) + b")
 _code("E0303", "reshape to another number of elements", "A reshape keeps every element.",
       "def f(x: f64[6]):\n    return reshape(x, (2, 4))", "def f(x: f64[6]):\n    return reshape(x, (2, -1))")
@@ -176,7 +183,8 @@ _code("E0308", "place with a wrong number of indices",
       "def f(a: f64[2], b: f64[2]):\n    return place(a, b, at=(s_[0:2],), shape=(4,))",
       "def f(a: f64[2], b: f64[2]):\n    return place(a, b, at=(s_[0:2], s_[2:4]), shape=(4,))")
 _code("E0309", "a constant does not fit its dtype",
-      "The number is too large for the dtype, or an integer dtype is given a fraction. Write `inf` where that is meant.",
+      "The number is too large for the dtype, or an integer dtype is given a fraction. Write `inf` where that is "
+      "meant.",
       "def f(x: f16):\n    return x * 1e6", "def f(x: f32):\n    return x * 1e6")
 
 # E04xx: run time and arguments ---------------------------------------------------------------------------------
@@ -212,8 +220,9 @@ _code("E0409", "an argument that cannot be read",
       """Arguments are NAME=VALUE, NAME=@file.npy or @file.npz; a value is a number, true, false, inf, nan, or a list in
       brackets. -D takes NAME=VALUE with a number, a bool or the name of a dtype.""",
       "slpc run FILE w1:1.5", "slpc run FILE w1=1.5")
-_code("E0410", "a file cannot be read or written", "The message is the operating system's. Files are written whole or not "
-      "at all.", "slpc run no_such_file.slp", "slpc run programs/lecture.slp")
+_code("E0410", "a file cannot be read or written",
+      "The message is the operating system's. Files are written whole or not at all.",
+      "slpc run no_such_file.slp", "slpc run programs/lecture.slp")
 _code("E0411", "an unknown pass, backend or code", "The name is in none of our tables; the nearest one is suggested.",
       "slpc opt FILE -p simplfy", "slpc opt FILE -p simplify")
 _code("E0412", "there is nothing to differentiate",

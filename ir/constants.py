@@ -58,7 +58,7 @@ def _divided(name: str, a: float, b: float) -> float:
     return math.copysign(math.inf, a) * math.copysign(1.0, b)
 
 
-_SPELLED = {"abs": abs, "negative": operator.neg}
+_SPELLED: dict[str, Callable[[Any], Any]] = {"abs": abs, "negative": operator.neg}
 
 
 def elementwise(name: str, operands: tuple[Any, ...]) -> Any:

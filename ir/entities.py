@@ -40,6 +40,13 @@ class IndexMaker:
     """`s_`: a constant index as a thing of its own, `s_[1:, ::2]` (NumPy's `np.s_`)."""
 
 
+@dataclass(frozen=True)
+class Outside:
+    """What a name of the Python module around a program stands for, where it is nothing of the language."""
+
+    type: str
+
+
 class Poison:
     """What a name stands for after its statement failed, so that one fault is reported once."""
 
@@ -65,6 +72,8 @@ def describe(entity: object) -> str:
         return "None" if entity is None else "..."
     if isinstance(entity, IndexMaker):
         return "s_"
+    if isinstance(entity, Outside):
+        return f"an object of Python's ({entity.type})"
     names = {bool: "a constant", int: "a constant", float: "a constant", str: "a string", tuple: "a tuple",
              list: "a list", range: "a range", slice: "a slice"}
     return names.get(type(entity), f"a {type(entity).__name__}")

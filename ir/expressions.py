@@ -374,7 +374,8 @@ class Expressions:
         raise Fault("E0203", f"{describe(found)} cannot be indexed")
 
     def _slice(self, node: ast.Slice) -> slice:
-        parts = [None if p is None else self.constant(p, "a constant bound") for p in (node.lower, node.upper, node.step)]
+        parts = [None if p is None else self.constant(p, "a constant bound")
+                 for p in (node.lower, node.upper, node.step)]
         for part in parts:
             if part is not None and (not isinstance(part, int) or isinstance(part, bool)):
                 raise Fault("E0203", f"a bound is an integer, not {describe(part)}")

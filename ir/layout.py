@@ -53,8 +53,8 @@ def rowwise(shape: Shape) -> Layout:
 
 
 def layout(value: Value) -> Layout | None:
-    """The layout of a value in its buffer; None beneath a reshape that is no view, before which `passes.legalize` puts a
-    copy."""
+    """The layout of a value in its buffer; None beneath a reshape that is no view, before which `passes.legalize` puts
+    a copy."""
     chain = []
     root = value
     while root.node is not None and root.node.op.view:
@@ -78,8 +78,8 @@ def _permute(x: Layout, shape: Shape, attributes: Mapping[str, Any]) -> Layout:
     return Layout(shape, tuple(x.strides[a] for a in attributes["axes"]), x.offset)
 
 
-def sliced(x: Layout, shape: Shape, index: Index) -> Layout:
-    """The layout of `x[index]`, whose shape is `shape`."""
+def _slice(x: Layout, shape: Shape, attributes: Mapping[str, Any]) -> Layout:
+    index: Index = attributes["index"]
     strides: list[int] = []
     offset = x.offset
     for entry, stride in zip(index, x.strides, strict=True):
@@ -90,10 +90,6 @@ def sliced(x: Layout, shape: Shape, index: Index) -> Layout:
             offset += start * stride
             strides.append(step * stride)
     return Layout(shape, tuple(strides), offset)
-
-
-def _slice(x: Layout, shape: Shape, attributes: Mapping[str, Any]) -> Layout:
-    return sliced(x, shape, attributes["index"])
 
 
 def _same(x: Layout, shape: Shape, attributes: Mapping[str, Any]) -> Layout:

@@ -207,7 +207,8 @@ _row(Operation("max", ("x",), "reduction", shapes.extremum, "largest over axes; 
                weight=2))
 _row(Operation("min", ("x",), "reduction", shapes.extremum, "smallest over axes; of bool: all", attributes=("axis",),
                weight=2))
-_row(Operation("cumsum", ("x",), "reduction", shapes.scan, "running sums along an axis", "number", attributes=("axis",)))
+_row(Operation("cumsum", ("x",), "reduction", shapes.scan, "running sums along an axis", "number",
+               attributes=("axis",)))
 
 # Products ------------------------------------------------------------------------------------------------------
 _row(Operation("matmul", ("x", "y"), "product", shapes.matmul, "matrix product, batched over leading axes", "number",

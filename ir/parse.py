@@ -3,42 +3,64 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
+from itertools import takewhile
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from .diagnostics import Diagnostic, SlpError, Span, near
 from .entities import POISON, Helper
-from .graph import Builder, Graph
+from .graph import Builder, Graph, Value
 from .source import Chunk, Compound, Item, Source
 from .statements import RESERVED, Returned, Statements, TooManyErrors
-from .types import DTYPES
+from .types import DTYPES, DType
 
-ConstantValue = bool | int | float | str
+ConstantValue: TypeAlias = bool | int | float | str | DType
 
 
-def parse(text: str, file: str = "", program: str | None = None, first_line: int = 1,
-          **constants: ConstantValue) -> Graph:
+def parse(text: str, file: str = "", program: str | None = None, /, **constants: ConstantValue) -> Graph:
     """The program of a .slp text as a graph.
 
     `program` picks a `def` by name (the last one unless given); `constants` override module-level constants (a string
-    names a dtype). `file` and `first_line` say where the text stands, for messages. Raises SlpError with one
-    diagnostic for each independent fault.
+    names a dtype). `file` is the text's name in messages. Raises SlpError with one diagnostic for each independent
+    fault.
     """
-    source = Source(text, file, first_line)
+    source = Source(text, file)
     items, faults = source.blocks()
-    errors: list[Diagnostic] = list(faults)
     reader = Statements(Builder("", file, RESERVED), source, prelude())
-    reader.errors = errors
-    try:
+    reader.errors = faults
+
+    def chosen() -> Helper | None:
         _module(reader, items, constants)
         helpers = [h for h in reader.globals.values() if isinstance(h, Helper)]
-        chosen = _chosen(source, helpers, program, errors)
-        graph = _elaborate(reader, chosen) if chosen is not None else None
-    except TooManyErrors:
-        graph = None
-    if errors:
-        raise SlpError(sorted(errors, key=lambda e: (e.span or Span(0, 0, 0)) if e.file == file else Span(0, 0, 0)))
+        return _chosen(source, helpers, program, reader.errors)
+
+    return _read(reader, chosen)
+
+
+def elaborate(program: Helper, names: Mapping[str, Any]) -> Graph:
+    """The program of a single `def` as a graph; `names` has the numbers, dtypes and helpers that it may use.
+
+    Raises SlpError as `parse` does.
+    """
+    reader = Statements(Builder("", program.source.file, RESERVED), program.source, prelude())
+    reader.globals.update(names)
+    return _read(reader, lambda: program)
+
+
+def _read(reader: Statements, choose: Callable[[], Helper | None]) -> Graph:
+    """The graph of the def that `choose` finds; SlpError with all that was found wrong, in the order of the text."""
+    graph = None
+    with suppress(TooManyErrors):
+        chosen = choose()
+        graph = None if chosen is None else _elaborate(reader, chosen)
+    if reader.errors:
+        file = reader.source.file
+        raise SlpError(sorted(reader.errors,
+                              key=lambda e: (e.span or Span(0, 0, 0)) if e.file == file else Span(0, 0, 0)))
     assert graph is not None
     return graph
 
@@ -49,7 +71,7 @@ def _module(reader: Statements, items: list[Item], constants: dict[str, Constant
     scope = reader.scope = reader.globals
     used: set[str] = set()
     reader.block = items
-    for item in items:
+    for at, item in enumerate(items):
         if isinstance(item, Compound) and item.keyword == "def":
             assert isinstance(item.header, ast.FunctionDef)
             name = item.header.name
@@ -59,16 +81,21 @@ def _module(reader: Statements, items: list[Item], constants: dict[str, Constant
             scope.pop(name, None)
             scope[name] = Helper(name, item.header, item, source, item.base)
             continue
-        if isinstance(item, Compound):
-            reader.run([item]) if item.keyword not in ("elif", "else") else None
-            continue
-        _constants(reader, item, constants, used)
+        if not isinstance(item, Compound):
+            _constants(reader, item, constants, used)
+        elif not _continues(item):
+            reader.run([item, *takewhile(_continues, items[at + 1:])])
     unknown = [name for name in constants if name not in used]
     for name in unknown:
         known = [k for k, v in scope.items() if not isinstance(v, Helper)]
         reader.errors.append(source.diagnostic(
             "E0206", f"the program has no constant '{name}' to set", None,
             near(name, known) or f"its constants are {', '.join(known) or 'none'}"))
+
+
+def _continues(item: Item) -> bool:
+    """Does it belong to the `if` above it?"""
+    return isinstance(item, Compound) and item.keyword in ("elif", "else")
 
 
 def _constants(reader: Statements, chunk: Chunk, constants: dict[str, ConstantValue], used: set[str]) -> None:
@@ -85,14 +112,20 @@ def _constants(reader: Statements, chunk: Chunk, constants: dict[str, ConstantVa
         reader._guarded(None, statement)
         for node in ast.walk(statement):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in constants:
-                reader.globals[node.id] = _given(constants[node.id])
+                reader.globals[node.id] = constant(constants[node.id])
                 used.add(node.id)
 
 
-def _given(value: ConstantValue) -> Any:
-    """A constant from outside: a string names a dtype, or is a number."""
-    if not isinstance(value, str):
+def constant(value: Any) -> Any:
+    """A constant given from outside, as the reader has it: Python's number for a number of any kind; a string names a
+    dtype, or is a number or a bool. SlpError E0409 for anything else."""
+    if isinstance(value, bool | DType):
         return value
+    if isinstance(value, Real):
+        return int(value) if isinstance(value, Integral) else float(value)
+    value = str(value)
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
     if value in DTYPES:
         return DTYPES[value]
     for kind in (int, float):
@@ -129,7 +162,9 @@ def _elaborate(reader: Statements, program: Helper) -> Graph | None:
     span = source.characters(reader.span(program.definition))
     builder.scheduled = any(isinstance(d, ast.Name) and d.id == "scheduled" for d, _ in program.compound.decorators)
     reader.inputs(program)
-    outputs, names, ended = None, [], False
+    outputs: list[Value] | None = None
+    names: list[str] = []
+    ended = False
     try:
         reader._body(program.compound, program.definition.body)
     except Returned as returned:
@@ -152,12 +187,13 @@ def _elaborate(reader: Statements, program: Helper) -> Graph | None:
 def prelude() -> dict[str, Helper]:
     """The functions that are .slp text themselves (prelude.slp)."""
     path = Path(__file__).with_name("prelude.slp")
-    source = Source(path.read_text(encoding="utf-8"), "prelude.slp")
+    return helpers(Source(path.read_text(encoding="utf-8"), "prelude.slp"), library=True)
+
+
+def helpers(source: Source, *, library: bool = False) -> dict[str, Helper]:
+    """The defs of a text by name; SlpError where it cannot be read."""
     items, faults = source.blocks()
-    assert not faults, faults
-    helpers = {}
-    for item in items:
-        if isinstance(item, Compound) and isinstance(item.header, ast.FunctionDef):
-            name = item.header.name
-            helpers[name] = Helper(name, item.header, item, source, item.base, library=True)
-    return helpers
+    if faults:
+        raise SlpError(faults)
+    return {item.header.name: Helper(item.header.name, item.header, item, source, item.base, library)
+            for item in items if isinstance(item, Compound) and isinstance(item.header, ast.FunctionDef)}

@@ -111,20 +111,6 @@ def indexed(shape: Shape, index: Index) -> Shape:
             result.append(len(taken))
     return tuple(result)
 
-def disjoint(at: Sequence[Index]) -> bool:
-    """Do the indices surely not overlap? They part along one axis, in unit steps, and agree on every other."""
-    if len(at) <= 1:
-        return True
-    for axis in range(len(at[0])):
-        spans = []
-        for index in at:
-            entry = index[axis]
-            spans.append((entry, entry + 1) if isinstance(entry, int) else entry[:2] if entry[2] == 1 else (0, 1 << 62))
-        spans.sort()
-        if all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False)):
-            return True
-    return False
-
 def take_slice(types: Types, attributes: Attributes) -> TensorType:
     """`x[1:, ::2, 0]` with constant bounds."""
     return types[0].with_shape(indexed(types[0].shape, attributes["index"]))

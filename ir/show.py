@@ -1,4 +1,5 @@
-"""The graph as canonical .slp text: flat, typed, one operation a line, in schedule order. It parses to an equal graph."""
+"""The graph as canonical .slp text: flat, typed, one operation a line, in schedule order. It parses to an equal
+graph."""
 
 from __future__ import annotations
 
@@ -96,7 +97,7 @@ def show_operation(node: Node) -> str:
 
 def _short_axis(value: object) -> object:
     """`axis=0` rather than `axis=(0,)`."""
-    return value[0] if isinstance(value, tuple) and len(value) == 1 and value != () else value
+    return value[0] if isinstance(value, tuple) and len(value) == 1 else value
 
 
 def _symbolic(symbol: str, operands: list[str]) -> str:

@@ -48,11 +48,15 @@ Item = Chunk | Compound
 
 
 class Source:
-    """One text with its name. Lines are counted from 1 in messages, from 0 inside; `first_line` shifts messages."""
+    """One text with its name. Lines are counted from 1 in messages, from 0 inside; `first_line` shifts messages.
 
-    def __init__(self, text: str, file: str = "", first_line: int = 1) -> None:
+    `indent` is the indentation of the outermost statements: that of a def which was cut out of another def.
+    """
+
+    def __init__(self, text: str, file: str = "", first_line: int = 1, indent: str = "") -> None:
         self.file = file
         self.first_line = first_line
+        self.indent = indent
         if text.startswith("\ufeff"):
             text = text[1:]
         self.lines = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", " ").split("\n")
@@ -143,7 +147,7 @@ class Source:
         """The whole text as a tree of chunks and compound statements, and what is wrong with its shape."""
         faults: list[Diagnostic] = []
         root: list[Item] = []
-        stack: list[tuple[str, list[Item]]] = [("", root)]
+        stack: list[tuple[str, list[Item]]] = [(self.indent, root)]
         opened: Compound | None = None
         decorators: list[tuple[ast.expr, int]] = []
         for start, stop in self._logical():

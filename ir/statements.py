@@ -288,7 +288,7 @@ class Statements(Expressions):
     def _assert(self, statement: ast.Assert) -> None:
         if not self.truth(self.evaluate(statement.test), statement.test):
             message = statement.msg
-            told = f": {message.value}" if isinstance(message, ast.Constant) else ""
+            told = f": {message.value!s}" if isinstance(message, ast.Constant) else ""
             raise Fault("E0117", f"the assertion does not hold{told}")
 
     def _import(self, statement: ast.Import | ast.ImportFrom) -> None:

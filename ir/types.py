@@ -30,7 +30,8 @@ class DType:
         if self.name == "bf16":
             import ml_dtypes
 
-            return numpy.dtype(ml_dtypes.bfloat16)
+            found: numpy.dtype[Any] = numpy.dtype(ml_dtypes.bfloat16)
+            return found
         return numpy.dtype(self.numpy_name)
 
     @property

@@ -213,7 +213,8 @@ def _broadcast(sweep: _Reverse, node: Node, z: Masked) -> None:
     """What was repeated is summed."""
     x, arrays = node.operands[0], sweep.arrays
     lead = node.results[0].type.rank - x.type.rank
-    axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(x.shape) if n == 1 != node.results[0].shape[lead + i])
+    axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(x.shape)
+                                      if n == 1 != node.results[0].shape[lead + i])
     mask = sweep.masks.through(z.mask, ("any", axes, x.shape),
                                lambda m: arrays.reshape(arrays.reduce("max", m, axes), x.shape))
     total = arrays.reshape(arrays.reduce("sum", sweep.masks.select(z), axes), x.shape)

@@ -95,7 +95,8 @@ def fold(arrays: Arrays, op: Operation, operands: Sequence[Value], attributes: M
         return operands[1] if numbers[0] else operands[2]  # type: ignore[return-value]
     else:
         function = getattr(numpy, op.name, None)
-        if function is None or (op.name in ("floor_divide", "mod") and operands[0].dtype.kind == "int" and not numbers[1]):
+        by_zero = op.name in ("floor_divide", "mod") and operands[0].dtype.kind == "int" and not numbers[1]
+        if function is None or by_zero:
             return None
         with numpy.errstate(all="ignore"):
             found = function(*numbers)
@@ -247,8 +248,8 @@ def _sliced_twice(arrays: Arrays, v: tuple[Value, ...], attributes: Mapping[str,
             continue
         taken = range(*entry)
         wanted = next(outer)
-        found = taken[wanted] if isinstance(wanted, int) else taken[slice(wanted[0], None if wanted[1] < 0 else wanted[1],
-                                                                          wanted[2])]
+        found = taken[wanted] if isinstance(wanted, int) else taken[
+            slice(wanted[0], None if wanted[1] < 0 else wanted[1], wanted[2])]
         index.append(found if isinstance(found, int) else (found.start, found.stop, found.step))
     return arrays.slice(inner[0], _normal(tuple(index), inner[0].shape))
 

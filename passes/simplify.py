@@ -76,8 +76,8 @@ def _round(graph: Graph) -> tuple[Graph, bool]:
             elif not result.name:
                 builder.name_value(result, f"{old.name}_t")
     outputs = _outputs(graph, now)
-    made = builder.finish(outputs, [v.name for v in graph.outputs])
-    return (made, True) if arrays.fired else (graph, False)
+    simpler = builder.finish(outputs, [v.name for v in graph.outputs])
+    return (simpler, True) if arrays.fired else (graph, False)
 
 
 def _outputs(graph: Graph, now: Mapping[Value, Value]) -> list[Value]:

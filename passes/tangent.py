@@ -19,7 +19,8 @@ from .rewrite import Folding
 
 
 def tangent(graph: Graph, *, wrt: Sequence[str] | None = None) -> Graph:
-    """The program of value and directional derivative: the outputs of `graph`, then `y_dot` for each floating-point one.
+    """The program of value and directional derivative: the outputs of `graph`, then `y_dot` for each that is
+    floating-point.
 
     For each x of `wrt` (all floating-point parameters) there is a data input `x_dot` of its type: the direction.
     Raises SlpError E0403 for unknown names, E0412 for what has no derivative.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 from . import files
 from .decorator import Program
@@ -14,7 +14,8 @@ from .ir.diagnostics import Diagnostic, Fault, SlpError
 from .ir.graph import Graph
 from .ir.parse import parse as _parse
 
-Source = str | os.PathLike[str] | Graph | Program
+Source: TypeAlias = str | os.PathLike[str] | Graph | Program
+"""What the functions here take: a path, a Graph, or what `@slpc.program` made."""
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def placed(file: str = "") -> Iterator[None]:
         raise fault.error(file) from None
 
 
-def parse(text: str, **constants: Any) -> Graph:
+def parse(text: str, /, **constants: Any) -> Graph:
     """The program in `text` as a Graph; keywords override its constants (`L=4`, `dtype="bf16"`).
 
     SlpError with a diagnostic for each fault of the text.
@@ -34,7 +35,7 @@ def parse(text: str, **constants: Any) -> Graph:
     return _parse(text, "", None, **constants)
 
 
-def load(path: str | os.PathLike[str], **constants: Any) -> Graph:
+def load(path: str | os.PathLike[str], /, **constants: Any) -> Graph:
     """The program in a file, or `FILE:NAME` for one of several in it; keywords override its constants.
 
     SlpError E0410 where the file cannot be read, and with a diagnostic for each fault of the text.
@@ -44,7 +45,7 @@ def load(path: str | os.PathLike[str], **constants: Any) -> Graph:
     return _parse(files.read_text(file), shown, name, **constants)
 
 
-def graph_of(source: Source, **constants: Any) -> Graph:
+def graph_of(source: Source, /, **constants: Any) -> Graph:
     """The Graph of a path, a Graph or a `@slpc.program`."""
     if isinstance(source, Program):
         return source.with_constants(**constants) if constants else source.graph
@@ -67,7 +68,7 @@ def adjoint(program: Source, wrt: Sequence[str] | None = None, of: str | None = 
 
     graph = graph_of(program)
     with placed(graph.file):
-        return simplify(reverse(graph, of=of, wrt=_names(wrt)))
+        return simplify(reverse(graph, of=of, wrt=differentiated(graph, wrt)))
 
 
 def tangent(program: Source, wrt: Sequence[str] | None = None) -> Graph:
@@ -77,7 +78,7 @@ def tangent(program: Source, wrt: Sequence[str] | None = None) -> Graph:
 
     graph = graph_of(program)
     with placed(graph.file):
-        return simplify(forward(graph, wrt=_names(wrt)))
+        return simplify(forward(graph, wrt=differentiated(graph, wrt)))
 
 
 def hvp(program: Source, wrt: Sequence[str] | None = None, of: str | None = None) -> Graph:
@@ -87,12 +88,11 @@ def hvp(program: Source, wrt: Sequence[str] | None = None, of: str | None = None
     Hessian times the direction.
     """
     graph = graph_of(program)
-    if wrt is None:
-        wrt = [v.name for v in graph.parameters if v.dtype.is_float]
-    return tangent(adjoint(graph, wrt=wrt, of=of), wrt=wrt)
+    chosen = differentiated(graph, wrt)
+    return tangent(adjoint(graph, wrt=chosen, of=of), wrt=chosen)
 
 
-def compile(program: Source, *, grad: bool = False, wrt: Sequence[str] | None = None, of: str | None = None,
+def compile(program: Source, /, *, grad: bool = False, wrt: Sequence[str] | None = None, of: str | None = None,
             batch: bool = False, backend: str = "numpy", **constants: Any) -> Function:
     """A program that runs: the value, or with `grad` (or `wrt`, or `of`) value and gradients.
 
@@ -105,16 +105,23 @@ def compile(program: Source, *, grad: bool = False, wrt: Sequence[str] | None = 
     if not (grad or wrt is not None or of is not None):
         with placed(graph.file):
             return build(simplify(graph), values=values, batch=batch, backend=backend)
-    if wrt is None:
-        wrt = [v.name for v in graph.parameters if v.dtype.is_float]
-    wrt = _names(wrt)
-    derived = adjoint(graph, wrt=wrt, of=of)
+    chosen = differentiated(graph, wrt)
+    derived = adjoint(graph, wrt=chosen, of=of)
     known = {v.name for v in graph.inputs}
     seeds = [v.name for v in derived.inputs if v.name not in known]
     with placed(graph.file):
-        return build(derived, values=values, wrt=wrt, seeds=seeds, batch=batch, backend=backend)
+        return build(derived, values=values, wrt=chosen, seeds=seeds, batch=batch, backend=backend)
 
 
-def _names(wrt: Sequence[str] | None) -> Sequence[str] | None:
-    """`wrt="w"` means `wrt=["w"]`, not its letters."""
-    return (wrt,) if isinstance(wrt, str) else wrt
+def differentiated(graph: Graph, wrt: Sequence[str] | None) -> Sequence[str]:
+    """The names of the inputs to differentiate in: all floating-point parameters unless said; E0412 if there is none.
+
+    `wrt="w"` means `wrt=["w"]`, not its letters.
+    """
+    if isinstance(wrt, str):
+        return (wrt,)
+    names = [v.name for v in graph.parameters if v.dtype.is_float] if wrt is None else list(dict.fromkeys(wrt))
+    if not names:
+        raise SlpError(Diagnostic("E0412", f"{graph.name} has no floating-point parameter to differentiate in",
+                                  "name inputs with wrt (--wrt)", graph.file))
+    return names

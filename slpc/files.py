@@ -87,6 +87,20 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], objec
                 os.unlink(temporary)
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """E0410 where a file of that name cannot be written: asked before the work whose result it is to hold."""
+    target = Path(path)
+    if target.is_dir():
+        raise failure(path, "write", "it is a folder")
+    if target.exists() and not target.is_file():
+        return
+    folder = target.resolve().parent
+    if not folder.is_dir():
+        raise failure(path, "write", "there is no such folder")
+    if not os.access(folder, os.W_OK):
+        raise failure(path, "write", "the folder is read-only")
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """A text file in UTF-8, whole or not at all."""
     write_whole(path, lambda stream: stream.write(text.encode("utf-8")))

@@ -27,8 +27,8 @@ def draw(graph: Graph, seed: int = 0, given: Container[str] = ()) -> dict[str, A
         try:
             sample = _sample(graph.defaults.get(value.name), value.type, generator)
         except ValueError as error:
-            raise SlpError(Diagnostic("E0115", f"{value.name} cannot be drawn from {graph.defaults[value.name]}: {error}",
-                                      "", graph.file, value.span)) from None
+            told = f"{value.name} cannot be drawn from {graph.defaults[value.name]}: {error}"
+            raise SlpError(Diagnostic("E0115", told, "", graph.file, value.span)) from None
         if value.name not in given:
             drawn[value.name] = sample
     return drawn

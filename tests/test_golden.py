@@ -1,4 +1,4 @@
-"""Golden files: the first line names what is done, the rest is the input and, below a line of dashes, what must come out.
+"""Golden files: the first line names what is done, the rest is the input and, below dashes, what must come out.
 
     # opt -p adjoint,simplify            # opt -p adjoint,simplify ../../programs/mlp.slp -D L=2
     def f(x: f64):                       # ----

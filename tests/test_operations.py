@@ -94,7 +94,8 @@ def dtypes(name: str) -> list[str]:
     return [d.name for d in DTYPES.values() if d.kind in kinds]
 
 
-SHAPES = [((), (), ()), ((5,), (5,), (5,)), ((), (3, 4), (4,)), ((3, 1), (1, 4), ()), ((2, 3), (), (3,)), ((0,), (), (0,))]
+SHAPES = [((), (), ()), ((5,), (5,), (5,)), ((), (3, 4), (4,)), ((3, 1), (1, 4), ()), ((2, 3), (), (3,)),
+          ((0,), (), (0,))]
 TYPED = [(name, dtype) for name in ELEMENTWISE if name != "astype" for dtype in dtypes(name)]
 
 

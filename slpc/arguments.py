@@ -1,0 +1,182 @@
+"""What commands have in common: the program, -D, --wrt, --of, and inputs given as NAME=VALUE, NAME=@FILE, @FILE."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from .ir.diagnostics import Diagnostic, SlpError, near
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_WORDS = {"true": True, "false": False, "inf": float("inf"), "nan": float("nan")}
+
+
+# Options -------------------------------------------------------------------------------------------------------
+
+def program(command: _Command) -> _Command:
+    """The argument FILE and the option -D of a command, as `file` and `constants`."""
+    command = click.option("-D", "constants", metavar="NAME=VALUE", multiple=True, callback=_constants,
+                           help="Set a constant of the program: a number, true, false or a dtype.")(command)
+    return click.argument("file", metavar="FILE[:NAME]", shell_complete=_complete_files)(command)
+
+
+def derivative(command: _Command) -> _Command:
+    """The options --wrt and --of of a command."""
+    command = click.option("--of", metavar="OUTPUT", help="The output to differentiate: the first unless said.",
+                           )(command)
+    return click.option("--wrt", metavar="NAME,...", multiple=True, callback=_names,
+                        help="The inputs to differentiate in: all parameters unless said.")(command)
+
+
+def seed(required: bool) -> Callable[[_Command], _Command]:
+    """The option --random."""
+    return click.option("--random", "seed", metavar="SEED", type=click.IntRange(0), default=0 if required else None,
+                        help="Draw the inputs that are not given, as their defaults say.")
+
+
+def as_json(command: _Command) -> _Command:
+    """The flag --json."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def backend(command: _Command) -> _Command:
+    """The option --backend."""
+    return click.option("--backend", metavar="NAME", default="numpy", show_default=True,
+                        shell_complete=lambda *_: _backends(), help="What the program runs on.")(command)
+
+
+def output(what: str) -> Callable[[_Command], _Command]:
+    """The option -o."""
+    return click.option("-o", "--output", metavar="FILE", type=click.Path(), help=f"Write {what} to a file.")
+
+
+def inputs(command: _Command) -> _Command:
+    """The arguments NAME=VALUE, NAME=@FILE and @FILE of a command, as `given`."""
+    return click.argument("given", metavar="[NAME=VALUE | NAME=@x.npy | @arrays.npz]...", nargs=-1,
+                          shell_complete=_complete_inputs)(command)
+
+
+def _constants(ctx: click.Context, parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+    constants = {}
+    for word in given:
+        name, equals, value = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise SlpError(Diagnostic("E0409", f"cannot read -D {word}", "write -D NAME=VALUE, for example -D L=4"))
+        constants[name] = value
+    return constants
+
+
+def _names(ctx: click.Context, parameter: click.Parameter, given: Sequence[str]) -> list[str] | None:
+    """`--wrt a,b --wrt c` as a list; None where nothing is said."""
+    return [name.strip() for word in given for name in word.split(",")] or None
+
+
+# Values --------------------------------------------------------------------------------------------------------
+
+def read_inputs(given: Iterable[str], known: Sequence[str]) -> dict[str, Any]:
+    """The inputs that the words of a command line give, by name; `known` are the program's.
+
+    NAME=VALUE has a number, true, false, inf, nan, or a list in brackets; NAME=@FILE an .npy, or in an .npz the array
+    of that name or the only one; @FILE all arrays of an .npz, of which words further on may replace some. SlpError
+    E0402 for a name that is unknown or given twice, E0409 for what cannot be read, E0410 for files.
+    """
+    from . import files
+
+    found: dict[str, Any] = {}
+    said: set[str] = set()
+    for word in given:
+        name, equals, value = word.partition("=")
+        if word.startswith("@"):
+            arrays = files.read_arrays(word[1:])
+            if "" in arrays:
+                raise _unreadable(word, f"an .npy has no names: write NAME={word}")
+            for key in arrays:
+                _check_known(key, known, f" (it is in {word[1:]})")
+            found |= {key: array for key, array in arrays.items() if key not in said}
+            continue
+        if not equals:
+            raise _unreadable(word, "write NAME=VALUE, NAME=@FILE or @FILE")
+        _check_known(name, known)
+        if name in said:
+            raise SlpError(Diagnostic("E0402", f"{name} is given twice"))
+        said.add(name)
+        found[name] = _array(name, value[1:]) if value.startswith("@") else _value(word, value)
+    return found
+
+
+def _array(name: str, file: str) -> Any:
+    """The array for one input out of a file."""
+    from . import files
+
+    arrays = files.read_arrays(file)
+    if name in arrays:
+        return arrays[name]
+    if len(arrays) == 1:
+        return next(iter(arrays.values()))
+    raise SlpError(Diagnostic("E0409", f"{file!r} has no array '{name}'",
+                              near(name, arrays) or f"it has {', '.join(arrays) or 'none'}"))
+
+
+def _value(word: str, text: str) -> Any:
+    """A number or a list of numbers."""
+    try:
+        return _number(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise _unreadable(word, "a value is a number, true, false, inf, nan, or a list such as [1, 2, 3]; "
+                                "an array of a file is @FILE") from None
+
+
+def _number(node: ast.expr) -> Any:
+    match node:
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            return [_number(item) for item in items]
+        case ast.Constant(value=int() | float() as number):
+            return number
+        case ast.Name(id=word) if word.lower() in _WORDS:
+            return _WORDS[word.lower()]
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
+            number = _number(operand)
+            if isinstance(number, int | float):
+                return -number if isinstance(sign, ast.USub) else number
+    raise ValueError
+
+
+def _check_known(name: str, known: Sequence[str], where: str = "") -> None:
+    if name not in known:
+        raise SlpError(Diagnostic("E0402", f"the program has no input '{name}'{where}",
+                                  near(name, known) or f"its inputs are {', '.join(known) or 'none'}"))
+
+
+def _unreadable(word: str, hint: str) -> SlpError:
+    shown = word if len(word) < 60 else word[:57] + "..."
+    return SlpError(Diagnostic("E0409", f"cannot read {shown!r}", hint))
+
+
+# Shell completion ----------------------------------------------------------------------------------------------
+
+def _complete_files(ctx: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:
+    return [CompletionItem(start, type="file")]
+
+
+def _complete_inputs(ctx: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:
+    """The names of the program's inputs; files after an @."""
+    head, at, rest = start.partition("@")
+    if at:
+        return [CompletionItem(rest, type="file")]
+    from . import api
+
+    try:
+        graph = api.load(ctx.params["file"], **ctx.params.get("constants", {}))
+    except (SlpError, KeyError):
+        return []
+    return [CompletionItem(f"{v.name}=", help=str(v.type)) for v in graph.inputs if v.name.startswith(head)]
+
+
+def _backends() -> list[CompletionItem]:
+    from .function import BACKENDS
+
+    return [CompletionItem(name) for name in BACKENDS]
