@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..ir.graph import Constant, Node, Value
 from ..ir.literals import text as literal_text
 from ..ir.ops import OPS
-from ..ir.shapes import Index
+from ..ir.shapes import disjoint
 from ..ir.show import show_index
 from ..ir.types import DType
 
@@ -204,18 +203,3 @@ def _place(node: Node, v: list[str]) -> list[str]:
     for piece, index in zip(v, at, strict=True):
         lines.append(f"{{}}[{show_index(index, shape)}] {'=' if apart else '+='} {piece}")
     return lines
-
-
-def disjoint(at: Sequence[Index]) -> bool:
-    """Do the indices surely not overlap? They part along one axis, in unit steps, and agree on every other."""
-    if len(at) <= 1:
-        return True
-    for axis in range(len(at[0])):
-        spans = []
-        for index in at:
-            entry = index[axis]
-            spans.append((entry, entry + 1) if isinstance(entry, int) else entry[:2] if entry[2] == 1 else (0, 1 << 62))
-        spans.sort()
-        if all(a[1] <= b[0] for a, b in itertools.pairwise(spans)):
-            return True
-    return False

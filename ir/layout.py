@@ -78,8 +78,8 @@ def _permute(x: Layout, shape: Shape, attributes: Mapping[str, Any]) -> Layout:
     return Layout(shape, tuple(x.strides[a] for a in attributes["axes"]), x.offset)
 
 
-def _slice(x: Layout, shape: Shape, attributes: Mapping[str, Any]) -> Layout:
-    index: Index = attributes["index"]
+def sliced(x: Layout, shape: Shape, index: Index) -> Layout:
+    """The layout of `x[index]`, whose shape is `shape`."""
     strides: list[int] = []
     offset = x.offset
     for entry, stride in zip(index, x.strides, strict=True):
@@ -90,6 +90,10 @@ def _slice(x: Layout, shape: Shape, attributes: Mapping[str, Any]) -> Layout:
             offset += start * stride
             strides.append(step * stride)
     return Layout(shape, tuple(strides), offset)
+
+
+def _slice(x: Layout, shape: Shape, attributes: Mapping[str, Any]) -> Layout:
+    return sliced(x, shape, attributes["index"])
 
 
 def _same(x: Layout, shape: Shape, attributes: Mapping[str, Any]) -> Layout:

@@ -8,6 +8,7 @@ takes the shape of what it meets, as it takes its dtype; the builder sees to tha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from .diagnostics import Fault
@@ -110,6 +111,20 @@ def indexed(shape: Shape, index: Index) -> Shape:
                 raise Fault("E0305", f"slice {entry} is out of range for axis {axis} of length {n}")
             result.append(len(taken))
     return tuple(result)
+
+def disjoint(at: Sequence[Index]) -> bool:
+    """Do the indices surely not overlap? They part along one axis, in unit steps, and agree on every other."""
+    if len(at) <= 1:
+        return True
+    for axis in range(len(at[0])):
+        spans = []
+        for index in at:
+            entry = index[axis]
+            spans.append((entry, entry + 1) if isinstance(entry, int) else entry[:2] if entry[2] == 1 else (0, 1 << 62))
+        spans.sort()
+        if all(a[1] <= b[0] for a, b in pairwise(spans)):
+            return True
+    return False
 
 def take_slice(types: Types, attributes: Attributes) -> TensorType:
     """`x[1:, ::2, 0]` with constant bounds."""

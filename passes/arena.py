@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -28,70 +28,83 @@ TRIES = 30
 class Placement:
     """Offsets in bytes into one arena of `size` bytes, of each value that owns memory and of each node's workspace.
 
-    `over`: the result is written over that operand's value, at the same offset. `live_peak` is the most bytes alive at
-    once, which `size` can't go below.
+    `heirs`: the value that takes over a value's memory as it dies; it is written over it. `live_peak` is the most bytes
+    alive at once, which `size` can't go below.
     """
 
     size: int
     live_peak: int
     offsets: Mapping[Value, int]
     workspace: Mapping[Node, int]
-    over: Mapping[Value, Value]
+    heirs: Mapping[Value, Value]
 
 
 @dataclass(frozen=True)
-class Unit:
-    """Bytes that are taken from one step to another: a chain of values in one place, or a workspace."""
+class Part:
+    """Bytes that are taken from one step to another, at an offset within a unit."""
 
     start: int
     end: int
     bytes: int
+    offset: int = 0
+
+
+Unit = Sequence[Part]
+"""What is placed as one: a value with all those whose memory it takes over, or a workspace. The first part is whole."""
 
 
 def place(graph: Graph, target: Target) -> Placement:
     """The arena of a program as it is scheduled. The same for the same program, whatever the hash seed."""
     seen = tasks(graph, target)
     alive = lives(seen, seen.order)
-    units, unit_of, workspaces = _units(seen, alive)
+    units, home, workspaces = _units(seen, alive)
     offsets = pack(units, target.alignment, alive.peak)
     value = [seen.values[b] for b in alive.buffer]
     return Placement(
-        max((o + u.bytes for o, u in zip(offsets, units, strict=True)), default=0), alive.peak,
-        {value[copy]: offsets[unit] for copy, unit in enumerate(unit_of)},
+        _size(units, offsets), alive.peak,
+        {value[copy]: offsets[unit] + at for copy, (unit, at) in enumerate(home)},
         {seen.nodes[task]: offsets[unit] for task, unit in workspaces.items()},
-        {value[copy]: value[below] for copy, below in enumerate(alive.over) if below >= 0})
+        {value[copy]: value[heir] for copy, heir in enumerate(alive.heir) if heir >= 0})
 
 
-def _units(seen: Tasks, alive: Lives) -> tuple[list[Unit], list[int], dict[int, int]]:
-    """The units, the unit of each copy, and the unit of each task's workspace."""
-    unit_of: list[int] = []
-    spans: list[list[int]] = []
-    for copy, below in enumerate(alive.over):
-        if below >= 0:
-            unit = unit_of[below]
-            spans[unit][1] = alive.end[copy]
+def _units(seen: Tasks, alive: Lives) -> tuple[list[list[Part]], list[tuple[int, int]], dict[int, int]]:
+    """The units, the unit and the offset in it of each copy, and the unit of each task's workspace."""
+    home: list[tuple[int, int]] = [(0, 0)] * len(alive.buffer)
+    units: list[list[Part]] = []
+    for copy in range(len(alive.buffer) - 1, -1, -1):  # an heir comes after those whose memory it takes
+        start, end, size = alive.start[copy], alive.end[copy], seen.bytes[alive.buffer[copy]]
+        heir = alive.heir[copy]
+        if heir < 0:
+            home[copy] = (len(units), 0)
+            units.append([Part(start, end, size)])
+            continue
+        unit, at = home[heir]
+        at += alive.offset[copy]
+        home[copy] = (unit, at)
+        for i, part in enumerate(units[unit]):
+            if (part.offset, part.bytes, part.start) == (at, size, end):
+                units[unit][i] = Part(start, part.end, size, at)
+                break
         else:
-            unit = len(spans)
-            spans.append([alive.start[copy], alive.end[copy], seen.bytes[alive.buffer[copy]]])
-        unit_of.append(unit)
+            units[unit].append(Part(start, end - 1, min(size, units[unit][0].bytes - at), at))
     workspaces = {}
     for step, task in enumerate(alive.order):
         if seen.workspace[task]:
-            workspaces[task] = len(spans)
-            spans.append([step, step, seen.target.padded(seen.workspace[task])])
-    return [Unit(*span) for span in spans], unit_of, workspaces
+            workspaces[task] = len(units)
+            units.append([Part(step, step, seen.target.padded(seen.workspace[task]))])
+    return units, home, workspaces
 
 
-def pack(units: list[Unit], alignment: int, goal: int) -> list[int]:
+def pack(units: Sequence[Unit], alignment: int, goal: int) -> list[int]:
     """An offset for each unit. `goal` is the live peak: a placement of that size is not improved on."""
-    by_time = _in_time(units, alignment)
-    best, size = by_time, _size(units, by_time)
+    best = _in_time(units, alignment)
+    size = _size(units, best)
     if len(units) > FEW or size <= goal:
         return best
-    order = sorted(range(len(units)), key=lambda u: (-units[u].bytes, units[u].start, u))
+    order = sorted(range(len(units)), key=lambda u: (-units[u][0].bytes, units[u][0].start, u))
     for _ in range(TRIES):
         offsets = _first_fit(units, order, alignment)
-        tops = [offsets[u] + units[u].bytes for u in range(len(units))]
+        tops = [offsets[u] + units[u][0].bytes for u in range(len(units))]
         if max(tops) < size:
             best, size = offsets, max(tops)
         if size <= goal:
@@ -101,8 +114,8 @@ def pack(units: list[Unit], alignment: int, goal: int) -> list[int]:
     return best
 
 
-def _size(units: list[Unit], offsets: list[int]) -> int:
-    return max((o + u.bytes for o, u in zip(offsets, units, strict=True)), default=0)
+def _size(units: Sequence[Unit], offsets: Sequence[int]) -> int:
+    return max((o + unit[0].bytes for o, unit in zip(offsets, units, strict=True)), default=0)
 
 
 def _aligned(offset: int, size: int, alignment: int) -> int:
@@ -111,51 +124,57 @@ def _aligned(offset: int, size: int, alignment: int) -> int:
     return -(-offset // step) * step
 
 
-def _first_fit(units: list[Unit], order: list[int], alignment: int) -> list[int]:
+def _first_fit(units: Sequence[Unit], order: Sequence[int], alignment: int) -> list[int]:
     """Each unit in turn at the lowest offset that is free during its whole life."""
     offsets = [0] * len(units)
-    start = numpy.array([units[u].start for u in order])
-    end = numpy.array([units[u].end for u in order])
-    low = numpy.zeros(len(order), dtype=numpy.int64)
-    high = numpy.zeros(len(order), dtype=numpy.int64)
-    for at, u in enumerate(order):
-        unit = units[u]
-        if not unit.bytes:
-            continue
-        meets = numpy.flatnonzero((start[:at] <= unit.end) & (end[:at] >= unit.start))
-        meets = meets[numpy.argsort(low[meets], kind="stable")]
+    count = sum(map(len, units))
+    start, end, low, high = (numpy.zeros(count, dtype=numpy.int64) for _ in range(4))
+    placed = 0
+    for u in order:
+        size = units[u][0].bytes
+        taken: list[tuple[int, int]] = []  # stretches in which the unit cannot begin
+        for part in units[u]:
+            meets = numpy.flatnonzero((start[:placed] <= part.end) & (end[:placed] >= part.start))
+            taken += zip((low[meets] - (part.offset + part.bytes)).tolist(), (high[meets] - part.offset).tolist(),
+                         strict=True)
         offset = 0
-        for below, above in zip(low[meets].tolist(), high[meets].tolist(), strict=True):
-            if offset + unit.bytes <= below:
+        for below, above in sorted(taken):
+            if below >= offset:
                 break
             if above > offset:
-                offset = _aligned(above, unit.bytes, alignment)
+                offset = _aligned(above, size, alignment)
         offsets[u] = offset
-        low[at], high[at] = offset, offset + unit.bytes
+        for part in units[u]:
+            start[placed], end[placed] = part.start, part.end
+            low[placed] = offset + part.offset
+            high[placed] = low[placed] + part.bytes
+            placed += 1
     return offsets
 
 
-def _in_time(units: list[Unit], alignment: int) -> list[int]:
-    """An allocator run over time: best fit among the free blocks, which are joined when they meet."""
+def _in_time(units: Sequence[Unit], alignment: int) -> list[int]:
+    """An allocator run over time: best fit among the free blocks, which are joined when they meet. A unit is taken as a
+    whole for as long as any part of it lives."""
     offsets = [0] * len(units)
     free: list[tuple[int, int]] = [(0, 1 << 62)]  # (offset, bytes), by offset
     ending: list[tuple[int, int]] = []
-    for u in sorted(range(len(units)), key=lambda u: (units[u].start, -units[u].bytes, u)):
-        unit = units[u]
-        if not unit.bytes:
+    begins = [min(part.start for part in unit) for unit in units]
+    for u in sorted(range(len(units)), key=lambda u: (begins[u], -units[u][0].bytes, u)):
+        size = units[u][0].bytes
+        if not size:
             continue
-        while ending and ending[0][0] < unit.start:
-            _release(free, offsets[ending[0][1]], units[ending[0][1]].bytes)
-            heapq.heappop(ending)
+        while ending and ending[0][0] < begins[u]:
+            done = heapq.heappop(ending)[1]
+            _release(free, offsets[done], units[done][0].bytes)
         found = min((block for block in free
-                     if _aligned(block[0], unit.bytes, alignment) + unit.bytes <= block[0] + block[1]),
+                     if _aligned(block[0], size, alignment) + size <= block[0] + block[1]),
                     key=lambda block: (block[1], block[0]))
         at = bisect_left(free, found)
-        offset = offsets[u] = _aligned(found[0], unit.bytes, alignment)
-        after = offset + unit.bytes
+        offset = offsets[u] = _aligned(found[0], size, alignment)
+        after = offset + size
         rest = [(found[0], offset - found[0]), (after, found[0] + found[1] - after)]
         free[at:at + 1] = [block for block in rest if block[1]]
-        heapq.heappush(ending, (unit.end, u))
+        heapq.heappush(ending, (max(part.end for part in units[u]), u))
     return offsets
 
 

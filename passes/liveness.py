@@ -17,7 +17,8 @@ from .tasks import Tasks
 
 @dataclass(frozen=True, eq=False)
 class Lives:
-    """One entry for each copy: its buffer, first step, last step, and the copy whose memory it takes (-1: none).
+    """One entry for each copy: its buffer, first step, last step, and the copy that takes its memory (-1: none), which
+    begins `offset` bytes before it.
 
     `alive` is the bytes alive at each step, the workspace of that step included.
     """
@@ -26,7 +27,8 @@ class Lives:
     buffer: tuple[int, ...]
     start: tuple[int, ...]
     end: tuple[int, ...]
-    over: tuple[int, ...]
+    heir: tuple[int, ...]
+    offset: tuple[int, ...]
     alive: tuple[int, ...]
 
     @property
@@ -47,7 +49,7 @@ def lives(tasks: Tasks, order: Sequence[int]) -> Lives:
     start: list[int] = []
     end: list[int] = []
     final = len(order) - 1
-    handed: list[tuple[int, int, int]] = []  # step, copy that may die, copy that may take its memory
+    dying: list[tuple[int, int, int, int]] = []  # step, copy that may die there, copy that may take over, offset
     for step, task in enumerate(order):
         for b in tasks.reads[task]:
             copy = current.get(b)
@@ -55,28 +57,28 @@ def lives(tasks: Tasks, order: Sequence[int]) -> Lives:
                 raise _not_there(tasks, task, b)
             if end[copy] < step:
                 end[copy] = step
-        old = {r: current[r] for r, _ in tasks.overwrites[task]}
+        old = [current[r] for r, _, _ in tasks.hands_over[task]]
         for b in tasks.writes[task]:
             current[b] = len(buffers)
             buffers.append(b)
             start.append(step)
             end.append(final if tasks.output[b] else step)
-        handed.extend((step, old[r], current[w]) for r, w in tasks.overwrites[task])
-    over = [-1] * len(buffers)
-    taken: set[int] = set()
+        dying.extend((step, copy, current[w], at)
+                     for copy, (_, w, at) in zip(old, tasks.hands_over[task], strict=True))
     change = [0] * (len(order) + 1)
     for copy, b in enumerate(buffers):
         change[start[copy]] += tasks.bytes[b]
         change[end[copy] + 1] -= tasks.bytes[b]
-    alive = list(accumulate(change[:-1]))
-    for step, task in enumerate(order):
-        alive[step] += tasks.workspace[task]
-    for step, dying, taking in handed:
-        if end[dying] == step and dying not in taken and over[taking] < 0 and not tasks.output[buffers[dying]]:
-            over[taking] = dying
-            taken.add(dying)
-            alive[step] -= tasks.bytes[buffers[dying]]
-    return Lives(tuple(order), tuple(buffers), tuple(start), tuple(end), tuple(over), tuple(alive))
+    alive = [a + tasks.workspace[task] for a, task in zip(accumulate(change[:-1]), order, strict=True)]
+    heir = [-1] * len(buffers)
+    offset = [0] * len(buffers)
+    taken: set[tuple[int, int]] = set()
+    for step, copy, taker, at in dying:
+        if end[copy] == step and heir[copy] < 0 and (taker, at) not in taken and not tasks.output[buffers[copy]]:
+            heir[copy], offset[copy] = taker, at
+            taken.add((taker, at))
+            alive[step] -= tasks.bytes[buffers[copy]]
+    return Lives(tuple(order), tuple(buffers), tuple(start), tuple(end), tuple(heir), tuple(offset), tuple(alive))
 
 
 def _not_there(tasks: Tasks, task: int, b: int) -> Fault:

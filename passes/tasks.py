@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..ir.graph import Constant, Graph, Node, Value, buffer
-from ..ir.layout import layout
+from ..ir.layout import layout, rowwise, sliced
+from ..ir.shapes import Index, disjoint
 from ..ir.target import Target
 
 
@@ -18,9 +19,9 @@ from ..ir.target import Target
 class Tasks:
     """Tasks in the order of the graph, and buffers in the order in which they are written; both are numbered from 0.
 
-    Bytes are padded as the target's arena pads them. `overwrites` lists pairs (buffer read, buffer written) of equal
-    size such that the result may take the operand's memory when the operand dies. `forward`: the task computes a value
-    and not only a derivative.
+    Bytes are padded as the target's arena pads them. `hands_over` lists (buffer read, buffer written, offset in bytes)
+    such that the result may lie with that offset over the operand's memory when the operand dies. `forward`: the task
+    computes a value and not only a derivative.
     """
 
     graph: Graph
@@ -28,7 +29,7 @@ class Tasks:
     nodes: tuple[Node, ...]
     reads: tuple[tuple[int, ...], ...]
     writes: tuple[tuple[int, ...], ...]
-    overwrites: tuple[tuple[tuple[int, int], ...], ...]
+    hands_over: tuple[tuple[tuple[int, int, int], ...], ...]
     flops: tuple[int, ...]
     workspace: tuple[int, ...]
     forward: tuple[bool, ...]
@@ -55,7 +56,7 @@ def tasks(graph: Graph, target: Target) -> Tasks:
     values = tuple(v for n in nodes for v in n.results)
     number = {v: i for i, v in enumerate(values)}
     kept = {buffer(v) for v in graph.outputs}
-    reads, writes, overwrites = [], [], []
+    reads, writes, hands_over = [], [], []
     readers: list[list[int]] = [[] for _ in values]
     for task, node in enumerate(nodes):
         roots = [buffer(v) for v in node.operands]
@@ -64,31 +65,51 @@ def tasks(graph: Graph, target: Target) -> Tasks:
             readers[b].append(task)
         reads.append(found)
         writes.append(tuple(number[v] for v in node.results))
-        overwrites.append(tuple((number[node_buffer(node, p)], number[node.result])
-                                for p in target.in_place.get(node.op.name, ()) if _replaceable(node, roots, p, number)))
+        hands_over.append(tuple((number[r], number[node.result], at)
+                                for r, at in _heirlooms(node, roots, target) if r in number))
     needed = forward_nodes(graph)
     return Tasks(
-        graph, target, nodes, tuple(reads), tuple(writes), tuple(overwrites),
+        graph, target, nodes, tuple(reads), tuple(writes), tuple(hands_over),
         tuple(n.flops for n in nodes), tuple(target.workspace(n) for n in nodes), tuple(n in needed for n in nodes),
         values, tuple(t for t, n in enumerate(nodes) for _ in n.results), tuple(map(tuple, readers)),
         tuple(target.padded(v.type.bytes) for v in values), tuple(v in kept for v in values))
 
 
-def node_buffer(node: Node, position: int) -> Value:
-    """The value that owns the memory of an operand."""
-    return buffer(node.operands[position])
+def _heirlooms(node: Node, roots: Sequence[Value], target: Target) -> list[tuple[Value, int]]:
+    """The operands' buffers over which the result may lie, each with its offset in bytes in the result."""
+    if node.op.name == "place":
+        return _pieces(node, roots)
+    return [(roots[p], 0) for p in target.in_place.get(node.op.name, ()) if _replaceable(node, roots, p)]
 
 
-def _replaceable(node: Node, roots: Sequence[Value], position: int, number: dict[Value, int]) -> bool:
+def _replaceable(node: Node, roots: Sequence[Value], position: int) -> bool:
     """May the result be written over this operand? It is the whole of its buffer, element for element, and no other
     operand looks into that buffer differently."""
-    operand, result = node.operands[position], node.result
-    root = roots[position]
-    if root not in number or operand.type is not result.type or root.type.size != result.type.size:
+    if node.operands[position].type is not node.result.type:
         return False
-    same = [v for v, r in zip(node.operands, roots, strict=True) if r is root]
-    return all(not isinstance(v, Constant) and (found := layout(v)) is not None and found.contiguous
-               and v.type.size == root.type.size for v in same)
+    same = [v for v, r in zip(node.operands, roots, strict=True) if r is roots[position]]
+    return all(_whole(v, roots[position]) for v in same)
+
+
+def _pieces(node: Node, roots: Sequence[Value]) -> list[tuple[Value, int]]:
+    """What a `place` puts together without gaps or overlaps can be written where it belongs from the beginning."""
+    at: Sequence[Index] = node.attributes["at"]
+    size = sum(v.type.size for v in node.operands)
+    if size != node.result.type.size or not disjoint(at) or len(set(roots)) != len(roots):
+        return []
+    whole = rowwise(node.result.shape)
+    pieces = []
+    for operand, root, index in zip(node.operands, roots, at, strict=True):
+        piece = sliced(whole, operand.shape, index)
+        if piece.contiguous and _whole(operand, root):
+            pieces.append((root, piece.offset * operand.dtype.bytes))
+    return pieces
+
+
+def _whole(view: Value, root: Value) -> bool:
+    """Is it the whole of its buffer, row by row?"""
+    lies = layout(view)
+    return not isinstance(view, Constant) and lies is not None and lies.contiguous and view.type.size == root.type.size
 
 
 def forward_nodes(graph: Graph) -> set[Node]:
