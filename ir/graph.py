@@ -227,7 +227,7 @@ def buffer(value: Value) -> Value:
 def operand_types(op: Operation, operands: Sequence[Value]) -> list[TensorType]:
     """The operands' types as the shape rule sees them: a constant of an elementwise operation has the others' shape."""
     types = [v.type for v in operands]
-    if op.elementwise and len(types) > 1:
+    if op.elementwise and types.count(types[0]) < len(types):
         shape = next((v.type.shape for v in operands if not isinstance(v, Constant)), ())
         if shape:
             types = [TensorType(v.type.dtype, shape) if isinstance(v, Constant) else v.type for v in operands]

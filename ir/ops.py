@@ -17,15 +17,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from . import shapes
 from .diagnostics import Fault
 from .shapes import Attributes, Types
-from .types import TensorType
+from .types import Kind, TensorType
 
 Domain = Literal["any", "number", "float", "bool", "mixed"]
 Family = Literal["elementwise", "view", "reduction", "product", "movement"]
+
+_ALL: tuple[Kind, ...] = ("float", "int", "bool")
+_KINDS: dict[Domain, tuple[Kind, ...]] = {
+    "any": _ALL, "mixed": _ALL, "number": ("float", "int"), "float": ("float",), "bool": ("bool",),
+}
+_NEEDS: dict[Domain, tuple[str, str]] = {
+    "float": ("floating point", "convert it first, for example astype(x, f64)"),
+    "number": ("numbers", "write where(x, 1.0, 0.0) or astype(x, f64)"),
+    "bool": ("bool", "write a comparison, for example x != 0"),
+}
+"""What to say of an operand of another kind: what is needed, and what to write instead."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +56,11 @@ class Operation:
     attributes: tuple[str, ...] = ()
     variadic: bool = False
 
-    @property
+    @cached_property
     def elementwise(self) -> bool:
         return self.family == "elementwise"
 
-    @property
+    @cached_property
     def view(self) -> bool:
         """A view owns no memory and costs nothing."""
         return self.family == "view"
@@ -57,22 +69,12 @@ class Operation:
         """The result's type; Fault (E03xx) where the operands do not fit."""
         if len(types) != len(self.operands) and not (self.variadic and len(types) >= len(self.operands)):
             raise Fault("E0201", f"{self.name} takes {len(self.operands)} operands, not {len(types)}")
-        if self.domain != "mixed":
-            for operand, t in enumerate(types):
-                self._check_domain(t, operand)
+        kinds = _KINDS[self.domain]
+        for operand, t in enumerate(types):
+            if t.dtype.kind not in kinds:
+                needed, hint = _NEEDS[self.domain]
+                raise Fault("E0302", f"{self.name} needs {needed}, not {t.dtype}", hint, operand)
         return self.rule(types, attributes)
-
-    def _check_domain(self, t: TensorType, operand: int) -> None:
-        kind = t.dtype.kind
-        if self.domain == "float" and kind != "float":
-            raise Fault("E0302", f"{self.name} needs floating point, not {t.dtype}",
-                        "convert it first, for example astype(x, f64)", operand)
-        if self.domain == "number" and kind == "bool":
-            raise Fault("E0302", f"{self.name} needs numbers, not bool",
-                        "write where(x, 1.0, 0.0) or astype(x, f64)", operand)
-        if self.domain == "bool" and kind != "bool":
-            raise Fault("E0302", f"{self.name} needs bool, not {t.dtype}",
-                        "write a comparison, for example x != 0", operand)
 
     def flops(self, types: Types, result: TensorType, attributes: Attributes) -> int:
         """Arithmetic operations: weight per element of the result, or of the operand for a reduction."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..ir.arrays import Arrays
 from ..ir.graph import Constant, Value
@@ -26,8 +27,7 @@ class Mask:
     """A mask of one condition says which, and whether it must hold or fail."""
 
 
-@dataclass(frozen=True)
-class Masked:
+class Masked(NamedTuple):
     """`where(mask, value, 0)`; no mask: `value`. `clean`: the value is zero outside the mask already."""
 
     value: Value
