@@ -43,9 +43,7 @@ def _rule(op: str, name: str, reason: str) -> Callable[[Rewrite], Rewrite]:
 
 
 class Folding(Arrays):
-    """Arrays that apply the rules to each operation as it is emitted. `fired` counts them."""
-
-    fired = 0
+    """Arrays that apply the rules to each operation as it is emitted."""
 
     def emit(self, op: Operation, operands: Sequence[Value], attributes: Mapping[str, Any] = EMPTY) -> Value:
         given = tuple(operands)
@@ -53,15 +51,12 @@ class Folding(Arrays):
             if all(isinstance(v, Constant) for v in given):
                 folded = fold(self, op, given, attributes)
                 if folded is not None:
-                    self.fired += 1
                     return folded
             elif any(_repeated(v) is not None for v in given):
-                self.fired += 1
                 return self._unrepeated(op, given, attributes)
         for rule in RULES.get(op.name, ()):
             found = rule.apply(self, given, attributes)
             if found is not None:
-                self.fired += 1
                 return found
         return super().emit(op, given, attributes)
 

@@ -10,8 +10,6 @@ from ..ir.ops import OPS, Operation
 from .rebuild import extended
 from .rewrite import Folding
 
-_MOST_ROUNDS = 20
-
 
 def simplify(graph: Graph) -> Graph:
     """An equal program with less to do: no result changes in any bit, names and outputs stay. Idempotent.
@@ -24,10 +22,10 @@ def simplify(graph: Graph) -> Graph:
     """
     if graph.scheduled:
         return graph
-    for _ in range(_MOST_ROUNDS):
-        graph, changed = _round(graph)
-        if not changed:
-            break
+    graph, uses = _swept(graph, {})
+    # One sweep is a fixed point of the rules, which look at operands alone. Absorption looks at readers, too.
+    while any(_absorbable(node, uses) for node in graph.nodes):
+        graph, uses = _swept(graph, uses)
     return graph
 
 
@@ -45,7 +43,6 @@ class _Sharing(Folding):
         if key is not None:
             found = self.known.get(key)
             if found is not None:
-                self.fired += 1
                 return found
         value = super().emit(op, operands, attributes)
         if key is not None:
@@ -53,31 +50,31 @@ class _Sharing(Folding):
         return value
 
 
-def _round(graph: Graph) -> tuple[Graph, bool]:
-    """One sweep over the live nodes, and whether anything changed."""
-    live, uses = _live(graph)
+def _swept(graph: Graph, uses: Mapping[Value, int]) -> tuple[Graph, dict[Value, int]]:
+    """One sweep over the live nodes, and how often each value of its result is read. `uses` says it of the graph;
+    where it says nothing, no transpose is absorbed."""
     builder = extended(graph, nodes=False)
     arrays = _Sharing(builder)
     now: dict[Value, Value] = {}
-    for at, node in enumerate(graph.nodes):
-        if not live[at]:
-            arrays.fired += 1
-            continue
+    for node in _live(graph.nodes, graph.outputs)[0]:
         old = node.results[0]
         arrays.span = old.span
-        operands = tuple(now.get(v, v) for v in node.operands)
+        operands = tuple([now.get(v, v) for v in node.operands])
         mark = len(builder.nodes)
-        value = _absorbed(arrays, node, operands, uses, now) or arrays.emit(node.op, operands, node.attributes)
+        if _absorbable(node, uses):
+            value = _absorbed(arrays, operands[0])
+        else:
+            value = arrays.emit(node.op, operands, node.attributes)
         now[old] = value
-        for made in builder.nodes[mark:]:
-            result = made.results[0]
+        for at in range(mark, len(builder.nodes)):
+            result = builder.nodes[at].results[0]
             if result is value:
                 result.name = old.name
             elif not result.name:
                 builder.name_value(result, f"{old.name}_t")
     outputs = _outputs(graph, now)
-    simpler = builder.finish(outputs, [v.name for v in graph.outputs])
-    return (simpler, True) if arrays.fired else (graph, False)
+    builder.nodes, found = _live(builder.nodes, outputs)
+    return builder.finish(outputs, [v.name for v in graph.outputs]), found
 
 
 def _outputs(graph: Graph, now: Mapping[Value, Value]) -> list[Value]:
@@ -90,33 +87,32 @@ def _outputs(graph: Graph, now: Mapping[Value, Value]) -> list[Value]:
     return outputs
 
 
-def _live(graph: Graph) -> tuple[list[bool], dict[Value, int]]:
-    """Which nodes an output depends on, and how often each value is read by those."""
-    needed = set(graph.outputs)
-    live = [False] * len(graph.nodes)
-    uses: dict[Value, int] = dict.fromkeys(graph.outputs, 1)
-    for at in range(len(graph.nodes) - 1, -1, -1):
-        node = graph.nodes[at]
-        if any(v in needed for v in node.results):
-            live[at] = True
-            needed.update(node.operands)
+def _live(nodes: Sequence[Node], outputs: Sequence[Value]) -> tuple[list[Node], dict[Value, int]]:
+    """The nodes that an output depends on, in order, and how often each value is read by those and as an output."""
+    uses: dict[Value, int] = dict.fromkeys(outputs, 1)
+    live = []
+    for node in reversed(nodes):
+        if any(v in uses for v in node.results):
+            live.append(node)
             for v in node.operands:
                 uses[v] = uses.get(v, 0) + 1
+    live.reverse()
     return live, uses
 
 
-def _absorbed(arrays: _Sharing, node: Node, operands: tuple[Value, ...], uses: Mapping[Value, int],
-              now: Mapping[Value, Value]) -> Value | None:
-    """`(A @ B).mT` of a product that is read nowhere else is `B.mT @ A.mT`: the transposes are views, and cancel."""
-    if node.op.name != "permute_dims" or uses[node.operands[0]] != 1:
-        return None
+def _absorbable(node: Node, uses: Mapping[Value, int]) -> bool:
+    """Is it the transpose of a product of a transpose, which is read nowhere else?"""
+    if node.op.name != "permute_dims" or uses.get(node.operands[0]) != 1:
+        return False
     axes = node.attributes["axes"]
     last = len(axes) - 1
-    product = operands[0].node
-    if product is None or product.op.name != "matmul" or axes != (*range(last - 1), last, last - 1):
-        return None
-    a, b = product.operands
-    if not any(v.node is not None and v.node.op.name == "permute_dims" for v in (a, b)):
-        return None
-    arrays.fired += 1
+    product = node.operands[0].node
+    return product is not None and product.op.name == "matmul" and axes == (*range(last - 1), last, last - 1) and any(
+        v.node is not None and v.node.op.name == "permute_dims" for v in product.operands)
+
+
+def _absorbed(arrays: _Sharing, product: Value) -> Value:
+    """`(A @ B).mT` as `B.mT @ A.mT`: the transposes are views, and cancel."""
+    assert product.node is not None
+    a, b = product.node.operands
     return arrays.emit(OPS["matmul"], (arrays.transpose(b), arrays.transpose(a)))
