@@ -28,7 +28,8 @@ TARGET = Target("numpy", accumulates_in={f16: f32, bf16: f32})
 BLOCK = 1000
 """Operations in one emitted function: CPython's compiler takes more than linear time on a very long one."""
 
-_TAKEN = {"np", "special", "bfloat16", "math", "values", "float", "abs", "pow"}
+_TAKEN = {"np", "special", "bfloat16", "values", "points", "found", "map", "pow", "ENTRY", "ARRAYS", "ArithmeticError",
+          "ValueError"}
 _counter = itertools.count()
 
 
@@ -65,7 +66,7 @@ class _Names:
         self.renamed: dict[str, str] = {}
 
     def text(self, name: str) -> str:
-        if name not in _TAKEN and not name.startswith("_block_"):
+        if name not in _TAKEN and not name.startswith("_block_") and not name.endswith("_arrays"):
             return name
         if name not in self.renamed:
             fresh = name + "_"
@@ -157,8 +158,8 @@ def _points(graph: Graph, names: _Names) -> list[str]:
         return []
     outputs = ", ".join(map(names, graph.outputs))
     inputs = ", ".join(map(names, graph.inputs))
-    return [f"{_listed(names, graph)} = (np.broadcast_to(x, np.broadcast_shapes(*map(np.shape, ({inputs},)))) "
-            f"for x in ({outputs},))"]
+    return [f"points = np.broadcast_shapes(*map(np.shape, ({inputs},)))",
+            f"{_listed(names, graph)} = (x if np.shape(x) == points else np.full(points, x) for x in ({outputs},))"]
 
 
 def _listed(names: _Names, graph: Graph) -> str:

@@ -45,7 +45,7 @@ def _constant(node: Node, value: Constant) -> str:
     """A literal: weak where an array of its dtype stands beside it, else of its dtype."""
     group = node.operands[1:] if node.op.name == "where" else node.operands
     beside = any(not isinstance(v, Constant) for v in group)
-    if value.dtype.kind == "bool" or (beside and node.op.elementwise and value.dtype.name in ("f16", "f32", "f64")):
+    if beside and node.op.elementwise and value.dtype.name in ("f16", "f32", "f64", "bool"):
         return python_literal(value)
     return f"{dtype_text(value.dtype)}({python_literal(value)})"
 
@@ -94,6 +94,15 @@ def _called(name: str, v: Sequence[str]) -> str:
 for _op in OPS.values():
     if _op.elementwise:
         _row(_op.name)(_infix if _op.symbol else _function)
+
+
+@_row("pow")
+def _power(node: Node, v: list[str]) -> str:
+    """NumPy refuses a negative power of integers, which is 0 unless the base is 1 or -1."""
+    x, y = node.operands
+    if node.results[0].dtype.is_float or (isinstance(y, Constant) and y.number >= 0):
+        return _infix(node, v)
+    return f"np.where(({v[1]} >= 0) | (abs({v[0]}) == 1), {v[0]} ** abs({v[1]}), {dtype_text(x.dtype)}(0))"
 
 
 @_row("where")
@@ -183,7 +192,9 @@ def _arange(node: Node, v: list[str]) -> str:
 
 @_row("gather")
 def _gather(node: Node, v: list[str]) -> str:
-    return f"{v[0]}[{', '.join(v[1:])}]"
+    """NumPy's indexing, which copies; but what scalars alone index is a view, and the result must be its own."""
+    taken = f"{v[0]}[{', '.join(v[1:])}]"
+    return taken if node.operands[1].shape or not node.results[0].shape else f"{taken}.copy()"
 
 
 @_row("scatter_add")

@@ -145,6 +145,11 @@ class Arrays:
         result = self.emit(OPS[name], (x,), {"axis": axes}) if axes else x
         return self.unsqueeze(result, axes) if keepdims and axes else result
 
+    def any(self, x: Value, axes: Sequence[int]) -> Value:
+        """Does one of the elements along the axes hold? False where there is none."""
+        result = shapes.reduce((x.type,), {"axis": tuple(axes)})
+        return self.reduce("max", x, axes) if x.type.size or not result.size else self.full(result.shape, False, bool_)
+
     def cumsum(self, x: Value, axis: int) -> Value:
         """Running sums along one axis."""
         return self.emit(OPS["cumsum"], (x,), {"axis": self.axis(axis, x.type.rank)})

@@ -127,9 +127,9 @@ _binary("subtract", "g", "-g", "x - y", symbol="-")
 _binary("multiply", "g * y", "g * x", "x * y", symbol="*")
 _binary("divide", "g / y", "-(g / y * z)", "x / y", 3, "float", "/")
 _binary("floor_divide", "0", "0", "floor(x / y)", 3, symbol="//")
-_binary("mod", "g", "-(g * floor(x / y))", "x - y * floor(x / y); the sign of y", 4, symbol="%")
-_binary("pow", "where(y == 0, 0, g * (y * x ** (y - 1)))", "where(x == 0, 0, g * (z * log(x)))",
-        "x ** y", 20, symbol="**")
+_binary("mod", "g", "-(g * (x // y))", "x - y * floor(x / y); the sign of y", 4, symbol="%")
+_binary("pow", "where(y == 0, 0, g * (y * x ** (y - 1)))", "where((x == 0) & (y > 0), 0, g * (z * log(x)))",
+        "x ** y; of integers to a negative power cut to an integer", 20, symbol="**")
 _unary("negative", "-g", "-x", 1, "number", "-")
 _unary("abs", "g * sign(x)", "absolute value", 1, "number")
 _unary("sign", "0", "-1, 0 or 1", 1, "number")

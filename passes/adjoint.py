@@ -9,6 +9,7 @@ together once, in one `place`, and its gathers in one `scatter_add`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ..ir.graph import Constant, Graph, Node, Value
 from ..ir.ops import OPS
@@ -44,8 +45,8 @@ class _Reverse:
         self.arrays = Folding(self.builder)
         self.masks = Masks(self.arrays)
         self.cotangents: dict[Value, Masked] = {}
-        self.pieces: dict[Value, list[tuple[Index, Value]]] = {}
-        self.updates: dict[Value, list[tuple[tuple[Value, ...], Value]]] = {}
+        self.pieces: dict[Value, list[tuple[Index, Masked]]] = {}
+        self.updates: dict[Value, list[tuple[tuple[Value, ...], Masked]]] = {}
         self.stems: list[str] = [""] * len(graph.nodes)
         self.active = dependent(graph, wrt)
 
@@ -91,29 +92,38 @@ class _Reverse:
         found = self.cotangents.pop(value, None)
         pieces = self.pieces.pop(value, [])
         if pieces:
-            made = self.arrays.place([p for _, p in pieces], [i for i, _ in pieces], value.shape)
-            found = Masked(made) if found is None else self.masks.add(found, Masked(made))
+            at = [index for index, _ in pieces]
+            made = self.joined([p for _, p in pieces], ("place", *at, value.shape),
+                                lambda parts: self.arrays.place(parts, at, value.shape))
+            found = made if found is None else self.masks.add(found, made)
         updates = self.updates.pop(value, [])
         if updates:
-            made = self._scattered(value, updates)
-            found = Masked(made) if found is None else self.masks.add(found, Masked(made))
+            indices = [i for i, _ in updates]
+            made = self.joined([u for _, u in updates], ("scatter", *map(id, sum(indices, ())), value.shape),
+                                lambda parts: self._scattered(value, indices, parts))
+            found = made if found is None else self.masks.add(found, made)
         if found is not None:
             self._note_stems(f"{value.name}_bar")
-            if value in self.active and found.mask is None:
+            if value in self.active and found.whole:
                 self._name(found.value, value)
         return found
 
-    def _scattered(self, value: Value, updates: list[tuple[tuple[Value, ...], Value]]) -> Value:
+    def joined(self, parts: list[Masked], key: tuple[object, ...], join: Callable[[list[Value]], Value]) -> Masked:
+        """Cotangents added into one larger array, and where it lives."""
+        made = join([self.masks.select(part) for part in parts])
+        return Masked(made, self.masks.counted([(p.mask, p.value.shape) for p in parts], key, join), True)
+
+    def _scattered(self, value: Value, indices: list[tuple[Value, ...]], updates: list[Value]) -> Value:
         """One scatter of all updates: several are laid end to end first, so that the whole is written once."""
-        if len({len(indices) for indices, _ in updates}) == 1 and len(updates) > 1:
-            arrays, count = self.arrays, len(updates[0][0])
+        if len(set(map(len, indices))) == 1 and len(updates) > 1:
+            arrays, count = self.arrays, len(indices[0])
             rest = value.shape[count:]
-            flat = [tuple(self._flat(i, ()) for i in indices) for indices, _ in updates]
-            joined = [arrays.concat([indices[k] for indices in flat], 0) for k in range(count)]
-            return arrays.scatter_add(arrays.concat([self._flat(u, rest) for _, u in updates], 0), joined, value.shape)
+            flat = [tuple(self._flat(i, ()) for i in each) for each in indices]
+            joined = [arrays.concat([each[k] for each in flat], 0) for k in range(count)]
+            return arrays.scatter_add(arrays.concat([self._flat(u, rest) for u in updates], 0), joined, value.shape)
         total: Value | None = None
-        for indices, update in updates:
-            made = self.arrays.scatter_add(update, indices, value.shape)
+        for each, update in zip(indices, updates, strict=True):
+            made = self.arrays.scatter_add(update, each, value.shape)
             total = made if total is None else self.arrays.elementwise("add", total, made)
         assert total is not None
         return total
@@ -138,6 +148,10 @@ class _Reverse:
         known = self.cotangents.get(value)
         self.cotangents[value] = part if known is None else self.masks.add(known, part)
         self._note_stems(f"{value.name}_bar")
+
+    def seen(self, z: Masked, key: tuple[object, ...], view: Callable[[Value], Value]) -> Masked:
+        """A cotangent whose elements are moved and not mixed, and its mask with it; `key` tells views apart."""
+        return Masked(view(z.value), self.masks.through(z.mask, key, view), z.clean)
 
     def _node(self, node: Node, cotangent: Masked) -> None:
         if node.op.elementwise:
@@ -186,16 +200,14 @@ def _rule(*names: str) -> Callable[[_Rule], _Rule]:
 @_rule("reshape")
 def _reshape(sweep: _Reverse, node: Node, z: Masked) -> None:
     x = node.operands[0]
-    mask = sweep.masks.through(z.mask, ("reshape", x.shape), lambda m: sweep.arrays.reshape(m, x.shape))
-    sweep.contribute(x, Masked(sweep.arrays.reshape(z.value, x.shape), mask, z.clean))
+    sweep.contribute(x, sweep.seen(z, ("reshape", x.shape), lambda v: sweep.arrays.reshape(v, x.shape)))
 
 
 @_rule("permute_dims")
 def _permute(sweep: _Reverse, node: Node, z: Masked) -> None:
     axes = node.attributes["axes"]
     back = tuple(axes.index(i) for i in range(len(axes)))
-    mask = sweep.masks.through(z.mask, ("permute", back), lambda m: sweep.arrays.permute(m, back))
-    sweep.contribute(node.operands[0], Masked(sweep.arrays.permute(z.value, back), mask, z.clean))
+    sweep.contribute(node.operands[0], sweep.seen(z, ("permute", back), lambda v: sweep.arrays.permute(v, back)))
 
 
 @_rule("copy")
@@ -213,10 +225,9 @@ def _broadcast(sweep: _Reverse, node: Node, z: Masked) -> None:
     """What was repeated is summed."""
     x, arrays = node.operands[0], sweep.arrays
     lead = node.results[0].type.rank - x.type.rank
-    axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(x.shape)
-                                      if n == 1 != node.results[0].shape[lead + i])
-    mask = sweep.masks.through(z.mask, ("any", axes, x.shape),
-                               lambda m: arrays.reshape(arrays.reduce("max", m, axes), x.shape))
+    repeated = (lead + i for i, n in enumerate(x.shape) if n == 1 != node.results[0].shape[lead + i])
+    axes = (*range(lead), *repeated)
+    mask = sweep.masks.through(z.mask, ("any", axes, x.shape), lambda m: arrays.reshape(arrays.any(m, axes), x.shape))
     total = arrays.reshape(arrays.reduce("sum", sweep.masks.select(z), axes), x.shape)
     sweep.contribute(x, Masked(total, mask, True))
 
@@ -226,12 +237,7 @@ def _sum(sweep: _Reverse, node: Node, z: Masked) -> None:
     """Every element that was summed has the cotangent of the sum."""
     x, arrays = node.operands[0], sweep.arrays
     axes = node.attributes["axis"]
-
-    def spread(v: Value) -> Value:
-        return spread_over(arrays, v, axes, x.shape)
-
-    mask = sweep.masks.through(z.mask, ("spread", axes, x.shape), spread)
-    sweep.contribute(x, Masked(spread(z.value), mask, z.clean))
+    sweep.contribute(x, sweep.seen(z, ("spread", axes, x.shape), lambda v: spread_over(arrays, v, axes, x.shape)))
 
 
 def spread_over(arrays: Folding, v: Value, axes: tuple[int, ...], shape: tuple[int, ...]) -> Value:
@@ -248,7 +254,8 @@ def _extremum(sweep: _Reverse, node: Node, z: Masked) -> None:
     axes = node.attributes["axis"]
     chosen, count = extreme(arrays, node)
     share = arrays.elementwise("divide", sweep.masks.select(z), count)
-    mask = sweep.masks.where(chosen, True)
+    spread = sweep.masks.through(z.mask, ("spread", axes, x.shape), lambda m: spread_over(arrays, m, axes, x.shape))
+    mask = sweep.masks.both(sweep.masks.where(chosen, True), spread)
     sweep.contribute(x, Masked(spread_over(arrays, share, axes, x.shape), mask))
 
 
@@ -267,42 +274,53 @@ def _cumsum(sweep: _Reverse, node: Node, z: Masked) -> None:
     if x.shape[axis] == 0:
         sweep.contribute(x, z)
         return
-    summed = arrays.cumsum(arrays.slice(sweep.masks.select(z), flipped), axis)
-    sweep.contribute(x, Masked(arrays.slice(summed, flipped)))
+
+    def summed(v: list[Value]) -> Value:
+        return arrays.slice(arrays.cumsum(arrays.slice(v[0], flipped), axis), flipped)
+
+    sweep.contribute(x, sweep.joined([z], ("cumsum", axis), summed))
 
 
 @_rule("matmul")
 def _matmul(sweep: _Reverse, node: Node, z: Masked) -> None:
-    """Z = A B: A_bar = Z_bar B', B_bar = A' Z_bar. A product mixes elements, so masks end here."""
+    """Z = A B: A_bar = Z_bar B', B_bar = A' Z_bar. A row of A lives where one of Z's row does, a column of B likewise."""
     (a, b), arrays = node.operands, sweep.arrays
     g = sweep.masks.select(z)
+
+    def contribute(x: Value, product: tuple[Value, Value], axis: int) -> None:
+        mask = sweep.masks.through(z.mask, ("any", axis, x.shape), lambda m: arrays.broadcast_to(
+            arrays.unsqueeze(arrays.any(m, (axis,)), (axis,)), x.shape))
+        sweep.contribute(x, Masked(arrays.emit(OPS["matmul"], product), mask, True))
+
+    rank = a.type.rank
     if a in sweep.active:
-        sweep.contribute(a, Masked(arrays.emit(OPS["matmul"], (g, arrays.transpose(b)))))
+        contribute(a, (g, arrays.transpose(b)), rank - 1)
     if b in sweep.active:
-        sweep.contribute(b, Masked(arrays.emit(OPS["matmul"], (arrays.transpose(a), g))))
+        contribute(b, (arrays.transpose(a), g), rank - 2)
 
 
 @_rule("slice")
 def _slice(sweep: _Reverse, node: Node, z: Masked) -> None:
     """A piece of the operand's cotangent; all pieces are placed at once."""
-    sweep.pieces.setdefault(node.operands[0], []).append((node.attributes["index"], sweep.masks.select(z)))
+    sweep.pieces.setdefault(node.operands[0], []).append((node.attributes["index"], z))
 
 
 @_rule("gather")
 def _gather(sweep: _Reverse, node: Node, z: Masked) -> None:
     """What was gathered is added back; all gathers of one operand at once."""
-    sweep.updates.setdefault(node.operands[0], []).append((node.operands[1:], sweep.masks.select(z)))
+    sweep.updates.setdefault(node.operands[0], []).append((node.operands[1:], z))
 
 
 @_rule("place")
 def _place(sweep: _Reverse, node: Node, z: Masked) -> None:
-    g = sweep.masks.select(z)
     for operand, index in zip(node.operands, node.attributes["at"], strict=True):
         if operand in sweep.active:
-            sweep.contribute(operand, Masked(sweep.arrays.slice(g, index)))
+            taken = partial(sweep.arrays.slice, index=index)
+            sweep.contribute(operand, sweep.seen(z, ("slice", index), taken))
 
 
 @_rule("scatter_add")
 def _scatter(sweep: _Reverse, node: Node, z: Masked) -> None:
     updates, *indices = node.operands
-    sweep.contribute(updates, Masked(sweep.arrays.gather(sweep.masks.select(z), indices)))
+    key = ("gather", *map(id, indices))
+    sweep.contribute(updates, sweep.seen(z, key, lambda v: sweep.arrays.gather(v, indices)))

@@ -9,12 +9,13 @@ an operation that mixes elements, and at the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..ir.arrays import Arrays
 from ..ir.graph import Constant, Value
+from ..ir.types import Shape, i32
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,11 @@ class Masked(NamedTuple):
     value: Value
     mask: Mask | None = None
     clean: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Is the value the derivative as it stands?"""
+        return self.mask is None or self.clean
 
 
 class Masks:
@@ -77,6 +83,20 @@ class Masks:
     def through(self, mask: Mask | None, key: tuple[object, ...], view: Callable[[Value], Value]) -> Mask | None:
         """The mask seen through a view of the value; `key` tells views apart."""
         return None if mask is None else self._made((id(mask), *key), lambda: view(self.value(mask)))
+
+    def counted(self, masks: Sequence[tuple[Mask | None, Shape]], key: tuple[object, ...],
+                join: Callable[[list[Value]], Value]) -> Mask | None:
+        """Where something lives that is added up from parts, each with its mask and shape: where a count of the live
+        elements, joined as the parts are, is not zero."""
+        if all(mask is None for mask, _ in masks):
+            return None
+
+        def emit() -> Value:
+            ones = [self.arrays.full(shape, 1, i32) if mask is None else self.arrays.astype(self.value(mask), i32)
+                    for mask, shape in masks]
+            return self.arrays.elementwise("greater", join(ones), 0)
+
+        return self._made(("count", *(id(mask) for mask, _ in masks), *key), emit)
 
     def value(self, mask: Mask) -> Value:
         """The mask as a bool value, emitted once."""

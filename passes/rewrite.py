@@ -90,8 +90,8 @@ def fold(arrays: Arrays, op: Operation, operands: Sequence[Value], attributes: M
         return operands[1] if numbers[0] else operands[2]  # type: ignore[return-value]
     else:
         function = getattr(numpy, op.name, None)
-        by_zero = op.name in ("floor_divide", "mod") and operands[0].dtype.kind == "int" and not numbers[1]
-        if function is None or by_zero:
+        refused = result.dtype.kind == "int" and op.name in ("floor_divide", "mod", "pow") and numbers[1] <= 0
+        if function is None or refused:
             return None
         with numpy.errstate(all="ignore"):
             found = function(*numbers)

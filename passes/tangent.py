@@ -61,7 +61,7 @@ class _Forward:
             if found is None:
                 continue
             self.tangents[value] = found
-            if found.mask is None and not found.value.name and not isinstance(found.value, Constant):
+            if found.whole and not found.value.name and not isinstance(found.value, Constant):
                 builder.name_value(found.value, f"{value.name}_dot")
             self._name_rest(mark, f"{value.name}_dot_t")
         mark = len(builder.nodes)

@@ -1,5 +1,4 @@
-"""What a derivative is held against: differences of order six, the tangent, random cotangents, and their own
-differences."""
+"""What a derivative is held against: differences of order six, the tangent, random cotangents, second differences."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ def moved(point: Arrays, direction: Arrays, step: float) -> Arrays:
 
 
 def difference(f: Function, point: Arrays, direction: Arrays, h: float) -> Arrays:
-    """The derivative of every output along a direction, by central differences of order six (Fornberg, 1988)."""
+    """The derivative of every output along a direction: central differences of order six (Fornberg 1988, table 1)."""
     total: Arrays = {}
     for weight, step in ((45, 1), (-9, 2), (1, 3)):
         ahead, behind = f(moved(point, direction, step * h)), f(moved(point, direction, -step * h))

@@ -218,7 +218,7 @@ def test_derivatives_in_narrow_dtypes(name: str, dtype: str) -> None:
         close(narrow, wide, 40 * EPSILON[dtype], f"{name} in {n}")
 
 
-@pytest.mark.parametrize(("source", "target"), itertools.product(DTYPES, DTYPES))
+@pytest.mark.parametrize(("source", "target"), list(itertools.product(DTYPES, DTYPES)))
 def test_astype(source: str, target: str) -> None:
     graph = verify(parse(f"def f(x: {source}[4]):\n    y_ = copy(astype(x, {target}))\n    return y_\n"))
     x = np.array([0.0, 1.0, -2.0, 3.75]).astype(DTYPES[source].numpy)
