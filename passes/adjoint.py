@@ -283,7 +283,7 @@ def _cumsum(sweep: _Reverse, node: Node, z: Masked) -> None:
 
 @_rule("matmul")
 def _matmul(sweep: _Reverse, node: Node, z: Masked) -> None:
-    """Z = A B: A_bar = Z_bar B', B_bar = A' Z_bar. A row of A lives where one of Z's row does, a column of B likewise."""
+    """Z = A B: A_bar = Z_bar B', B_bar = A' Z_bar. A row of A lives where one of Z's does, a column of B likewise."""
     (a, b), arrays = node.operands, sweep.arrays
     g = sweep.masks.select(z)
 
