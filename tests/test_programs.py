@@ -272,7 +272,8 @@ def test_attention_outlasts_large_scores() -> None:
     values, gradients = reference("softmax_attention", graph, inputs)
     close(value, values[0], 1e-10)
     for name, want in gradients.items():
-        close(grads[name], want, 1e-9)
+        # A saturated softmax has gradients far below what torch rounds off beside the probability 1.
+        np.testing.assert_allclose(grads[name], want, rtol=1e-9, atol=1e-14)
 
 
 def test_mixture_of_one_is_a_gaussian() -> None:
