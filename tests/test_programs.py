@@ -273,7 +273,7 @@ def test_attention_outlasts_large_scores() -> None:
     close(value, values[0], 1e-10)
     for name, want in gradients.items():
         # A saturated softmax has gradients far below what torch rounds off beside the probability 1.
-        np.testing.assert_allclose(grads[name], want, rtol=1e-9, atol=1e-14)
+        np.testing.assert_allclose(grads[name], want, rtol=1e-9, atol=1e-11)
 
 
 def test_mixture_of_one_is_a_gaussian() -> None:
