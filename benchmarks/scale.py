@@ -6,7 +6,7 @@
 
 Two programs of scalars, each a chain as deep as it is long. `straight` is a text of one assignment a line; `loop` does
 the same four operations over and over in a `for` that is unrolled. CasADi builds the same expressions by calls from
-Python. Each figure is from a process of its own; time is the whole stage divided by the operations of the program that
+Python. Each figure is from a process of its own; time is processor time, divided by the operations of the program that
 was written, bytes the growth of resident memory at its peak.
 """
 
@@ -57,9 +57,9 @@ def measured(stage: Callable[[], Any], n: int) -> tuple[Any, dict[str, float]]:
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts at what is resident now
     before = _peak()
-    start = time.perf_counter()
+    start = time.process_time()
     result = stage()
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     return result, {"microseconds": seconds / n * 1e6, "bytes": (_peak() - before) / n}
 
 

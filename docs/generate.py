@@ -11,7 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from drawing import draw
 from slpc.ir.codes import CODES
 from slpc.ir.ops import OPS, Operation
-from slpc.ir.parse import prelude
+
+from slpc.language import functions
 
 DOCS = Path(__file__).parent
 
@@ -30,10 +31,9 @@ FAMILIES = {
 def operations() -> str:
     """The table of operations as a page."""
     parts = ["# Operations\n",
-             "Every operation, from the table in `ir/ops.py`, by `docs/generate.py`. The names are NumPy's where it "
-             "has the operation. What else the language offers is made of these: see [language.md](language.md); the "
-             "functions that are `.slp` text themselves stand in `ir/prelude.slp`: "
-             + ", ".join(f"`{name}`" for name in sorted(prelude())) + ".\n"]
+             "Every operation, from the table in `ir/ops.py`, then every other function of the language, which is made "
+             "of operations. By `docs/generate.py`; `slpc ops` prints the same. Names and meaning are NumPy's where it "
+             "has the function.\n"]
     for family, (title, text) in FAMILIES.items():
         rows = [row for row in OPS.values() if row.family == family]
         derivatives = family == "elementwise"
@@ -43,6 +43,11 @@ def operations() -> str:
         parts += [f"## {title}\n", text + "\n", _line(heading), _line(["---"] * len(heading))]
         parts += [_line(_cells(row, derivatives, weights)) for row in rows]
         parts.append("")
+    made = [row for row in functions() if row.name not in OPS]
+    for family in dict.fromkeys(row.family for row in made):
+        parts += [f"## {family[0].upper()}{family[1:]}\n", _line(["function", "is"]), _line(["---"] * 2)]
+        parts += [_line([f"`{row.usage}`", _prose(row.doc)]) for row in made if row.family == family]
+        parts.append("")
     return "\n".join(parts)
 
 
@@ -51,10 +56,15 @@ def _cells(row: Operation, derivatives: bool, weights: bool) -> list[str]:
     if row.symbol:
         name += f" `{row.symbol}`"
     third = row.domain if derivatives else ", ".join(f"`{a}`" for a in row.attributes)
-    cells = [name, row.doc.replace("*", "\\*"), third]
+    cells = [name, _prose(row.doc), third]
     if derivatives:
         cells.append(", ".join("none" if d is None else f"`{d}`" for d in row.derivatives))
     return cells + [str(row.weight)] * weights
+
+
+def _prose(text: str) -> str:
+    """Text whose asterisks are products and powers."""
+    return text.replace("*", "\\*")
 
 
 def _line(cells: list[str]) -> str:

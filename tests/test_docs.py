@@ -1,24 +1,88 @@
-"""The documentation keeps what it says: pages made from tables are fresh, and runnable examples run.
+"""The documentation keeps what it says: pages made from tables are fresh, and every marked example runs.
 
-A fenced block marked `slp` is read as a program (or, where it has no `def`, as the body of one is shown beside it).
-Two fences in a row, `slp` and `slp becomes`, are a text and its canonical form. A `python run` block is executed, and
-lines `>>> expression` in it are checked against the line below, as doctest does.
+A fence says what its text is:
+
+    python program            a program; it is read, differentiated where it can be, and its texts round-trip
+    python canonical          the canonical text of the program in the fence before it
+    python gradient           the same after the passes adjoint and simplify
+    python error E0302        a program that is refused with this code
+    python run                Python that runs in the root of the repository
+
+Lines of `>>>` anywhere are doctests.
 """
 
 from __future__ import annotations
 
+import doctest
+import re
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from slpc.ir.diagnostics import SlpError
+from slpc.ir.parse import parse
+from slpc.ir.verify import verify
+from slpc.passes.adjoint import adjoint
+from slpc.passes.simplify import simplify
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS))
 PAGES: dict[str, Callable[[], str]] = runpy.run_path(str(DOCS / "generate.py"))["PAGES"]
+WRITTEN = [p for p in (*sorted(DOCS.glob("*.md")), ROOT / "README.md") if p.name not in PAGES]
+
+
+class Fence(NamedTuple):
+    """One marked example: where it stands, what it is, and its text."""
+
+    place: str
+    kind: str
+    text: str
+    before: str
+
+
+def _fences() -> Iterator[Fence]:
+    for page in WRITTEN:
+        text, before = page.read_text("utf-8"), ""
+        for found in re.finditer(r"^```python (.+)\n((?s:.*?))^```$", text, re.MULTILINE):
+            line = text.count("\n", 0, found.start()) + 1
+            yield Fence(f"{page.name}:{line}", found[1], found[2], before)
+            if found[1] == "program":
+                before = found[2]
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_generated_pages_are_fresh(name: str) -> None:
     assert (DOCS / name).read_text("utf-8") == PAGES[name](), "run python docs/generate.py"
+
+
+@pytest.mark.parametrize("fence", list(_fences()), ids=lambda fence: fence.place)
+def test_example(fence: Fence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if fence.kind == "program":
+        graph = verify(parse(fence.text))
+        assert parse(str(graph)) == graph
+        assert str(parse(str(graph))) == str(graph)
+    elif fence.kind == "canonical":
+        assert str(parse(fence.before)) == fence.text
+    elif fence.kind == "gradient":
+        assert str(simplify(adjoint(parse(fence.before)))) == fence.text
+    elif fence.kind.startswith("error "):
+        with pytest.raises(SlpError) as caught:
+            parse(fence.text)
+        assert caught.value.code == fence.kind.removeprefix("error ")
+    else:
+        assert fence.kind == "run"
+        script = tmp_path / "example.py"
+        script.write_text(fence.text, "utf-8")
+        monkeypatch.chdir(ROOT)
+        runpy.run_path(str(script))
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_sessions(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    outcome = doctest.testfile(str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert not outcome.failed
