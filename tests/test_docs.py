@@ -5,6 +5,7 @@ A fence says what its text is:
     python program            a program; it is read, differentiated where it can be, and its texts round-trip
     python canonical          the canonical text of the program in the fence before it
     python gradient           the same after the passes adjoint and simplify
+    python tangent            the same after the passes tangent and simplify
     python error E0302        a program that is refused with this code
     python run                Python that runs in the root of the repository
 
@@ -27,6 +28,7 @@ from slpc.ir.parse import parse
 from slpc.ir.verify import verify
 from slpc.passes.adjoint import adjoint
 from slpc.passes.simplify import simplify
+from slpc.passes.tangent import tangent
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -69,6 +71,8 @@ def test_example(fence: Fence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert str(parse(fence.before)) == fence.text
     elif fence.kind == "gradient":
         assert str(simplify(adjoint(parse(fence.before)))) == fence.text
+    elif fence.kind == "tangent":
+        assert str(simplify(tangent(parse(fence.before)))) == fence.text
     elif fence.kind.startswith("error "):
         with pytest.raises(SlpError) as caught:
             parse(fence.text)
