@@ -15,13 +15,17 @@ Lines of `>>>` anywhere are doctests.
 from __future__ import annotations
 
 import doctest
+import os
 import re
 import runpy
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy
 import pytest
 from slpc.ir.diagnostics import SlpError
 from slpc.ir.parse import parse
@@ -90,3 +94,18 @@ def test_sessions(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     outcome = doctest.testfile(str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert not outcome.failed
+
+
+def test_readme_in_a_shell(tmp_path: Path) -> None:
+    """Each command of the README's shell session runs on its first program."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    (tmp_path / "wave.slp").write_text(next(f for f in _fences() if f.text.startswith("# wave.slp")).text, "utf-8")
+    numpy.save(tmp_path / "x.npy", numpy.linspace(0, 1, 100))
+    session = re.search(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert session is not None
+    for line in session[1].splitlines():
+        program, *arguments = shlex.split(line, comments=True)
+        assert program == "slpc"
+        done = subprocess.run([sys.executable, "-m", "slpc", *arguments], cwd=tmp_path, capture_output=True, text=True,
+                              env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
