@@ -187,7 +187,13 @@ def build(graph: Graph, *, values: int, wrt: Sequence[str] = (), seeds: Sequence
 
     legal = legalize(graph, module.TARGET)
     text = module.emit(legal)
-    entry = module.load(text, batch=True) if batch else module.load(text)
+    try:
+        entry = module.load(text, batch=True) if batch else module.load(text)
+    except ModuleNotFoundError as error:
+        if error.name != "scipy":
+            raise
+        raise SlpError(Diagnostic("E0502", f"the code emitted for {graph.name} needs SciPy, which is not installed",
+                                  "pip install 'slpc[special]'", graph.file)) from None
     return Function(legal, text, entry, values=values, wrt=wrt, seeds=seeds, batch=batch, backend=backend)
 
 
