@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 import slpc
 
 ROOT = Path(__file__).parent.parent
