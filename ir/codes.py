@@ -237,6 +237,10 @@ _code("E0502", "SciPy is not installed",
       "lgamma, polygamma, erf and erfc of arrays are computed by SciPy on the NumPy backend.",
       "slpc run FILE     # a program with lgamma", "pip install 'slpc[special]'")
 
+_code("E0503", "matplotlib is not installed",
+      "Pictures are drawn by matplotlib; without it, `slpc plan` prints the timeline as a bar of text.",
+      "slpc plan FILE --plot curve.svg", "pip install 'slpc[plot]'")
+
 # E06xx: memory plans -------------------------------------------------------------------------------------------
 _code("E0601", "an order of operations that reads what is not there",
       """In a plan, each operation comes after what it reads, and a value is computed again before it is read after its
@@ -262,3 +266,5 @@ _code("E0607", "an unknown device",
 _code("E0608", "an unknown value",
       "The program's gradient has no value of that name; `slpc opt FILE -p adjoint,simplify` shows all.",
       "slpc why programs/lecture.slp z9", "slpc why programs/lecture.slp z4")
+_code("E0609", "an unknown optimizer", "The optimizers whose state is counted are sgd, momentum and adam.",
+      "slpc cost FILE --optimizer adm", "slpc cost FILE --optimizer adam")

@@ -368,12 +368,12 @@ class Statements(Expressions):
             raise Fault("E0107", f"'{helper.name}' calls itself", "write a for loop with constant bounds")
         if len(self.calls) > _DEEPEST_CALL:
             raise Fault("E0102", "helpers call one another too deep")
+        place, first = self.span(node), len(self.builder.nodes)
         scope = self._parameters(helper, arguments, keywords)
         saved = (self.scope, self.source, self.base, self.dead, self.stem, self.block, self.loops, self.depth)
         before = len(self.errors)
         self.scope, self.source, self.base, self.dead = scope, helper.source, helper.base, {}
         self.depth, self.stem = 0, self.stem or helper.name
-        place = self.arrays.span
         self.calls.append(helper)
         self.loops += 1
         try:
@@ -386,6 +386,9 @@ class Statements(Expressions):
             self.calls.pop()
             (self.scope, self.source, self.base, self.dead, self.stem, self.block, self.loops, self.depth) = saved
         self.arrays.span = place
+        if helper.library:  # its lines are no lines of the program
+            for value in (v for n in self.builder.nodes[first:] for v in n.results):
+                value.span = place
         if len(self.errors) > before:
             if helper.library:
                 told = self.errors[before]

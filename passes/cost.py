@@ -1,13 +1,62 @@
-"""What a program costs: arithmetic operations and moved elements, and the ratio of gradient to value."""
+"""What a program costs: arithmetic operations, bytes moved, and the ratio of gradient to value.
+
+Flops are weighed as the rows of `ir/ops.py` say. Bytes are those that no machine goes below: each operation reads each
+of its operands once and writes its results once.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from ..ir.graph import Graph
+from ..ir.graph import Constant, Graph, Node, Value
+from ..ir.layout import layout
 from .activity import chosen_inputs, chosen_output
 from .adjoint import adjoint
 from .simplify import simplify
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One run of an operation: flops, and bytes read and written."""
+
+    node: Node
+    flops: int
+    read: int
+    written: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written."""
+        return self.read + self.written
+
+    @property
+    def intensity(self) -> float:
+        """Arithmetic intensity, flops a byte (Williams, Waterman and Patterson 2009, section 3); 0 without bytes."""
+        return self.flops / self.bytes if self.bytes else 0.0
+
+
+def costs(graph: Graph) -> list[Cost]:
+    """The cost of each operation in the order of the graph; views cost nothing and are left out."""
+    return [Cost(n, n.flops, _read(n), sum(v.type.bytes for v in n.results)) for n in graph.nodes if not n.op.view]
+
+
+def _read(node: Node) -> int:
+    """Bytes of the distinct operands. A gather reads only what its indices name."""
+    distinct = [v for v in dict.fromkeys(node.operands) if not isinstance(v, Constant)]
+    if node.op.name == "gather":
+        table = node.operands[0]
+        return node.result.type.bytes + sum(_bytes(v) for v in distinct if v is not table)
+    return sum(map(_bytes, distinct))
+
+
+def _bytes(value: Value) -> int:
+    """Bytes that lie beneath a value: an axis that is broadcast is read once."""
+    lies = layout(value)
+    if lies is None:
+        return value.type.bytes
+    return value.dtype.bytes * math.prod(n for n, stride in zip(lies.shape, lies.strides, strict=True) if stride)
 
 
 def operations(graph: Graph) -> int:

@@ -71,6 +71,15 @@ def adjoint(program: Source, wrt: Sequence[str] | None = None, of: str | None = 
         return simplify(reverse(graph, of=of, wrt=differentiated(graph, wrt)))
 
 
+def simplified(program: Source) -> Graph:
+    """The program with everything folded that `passes.simplify` folds: what `compile` starts from."""
+    from .passes.simplify import simplify
+
+    graph = graph_of(program)
+    with placed(graph.file):
+        return simplify(graph)
+
+
 def tangent(program: Source, wrt: Sequence[str] | None = None) -> Graph:
     """The program that also computes directional derivatives: data inputs `{x}_dot`, further outputs `{y}_dot`."""
     from .passes.simplify import simplify

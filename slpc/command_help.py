@@ -64,14 +64,17 @@ def explain(codes: Sequence[str]) -> None:
 
 
 @click.command()
+@click.option("--measure", is_flag=True, help="Measure the rates of products, arithmetic and copies: about a second.")
 @arguments.as_json
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> None:
+def doctor(ctx: click.Context, measure: bool, as_json: bool) -> None:
     """Say what is installed, what runs, and how to get the rest. Exits with 1 where the core does not run."""
     from . import installation
 
     with report.progress("looking"):
         found = installation.examine()
+        if measure:
+            found += installation.rates()
     if as_json:
         report.result(json.dumps([finding._asdict() for finding in found]))
     else:

@@ -24,7 +24,7 @@ class Finding(NamedTuple):
 
 
 _REQUIRED = ("numpy", "ml_dtypes", "networkx", "click", "rich")
-_EXTRAS = {"scipy": "special", "llvmlite": "llvm", "torch": "torch"}
+_EXTRAS = {"scipy": "special", "llvmlite": "llvm", "torch": "torch", "matplotlib": "plot"}
 _SAMPLE = """
 def f(w1: f64, w2: f64):
     z1 = w1 / w2
@@ -45,6 +45,19 @@ def examine() -> list[Finding]:
     found.append(Finding("processors", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
                                            else os.cpu_count()), True, False))
     return found
+
+
+def rates() -> list[Finding]:
+    """What this machine does in a second under NumPy: the device `cpu` of `slpc cost`."""
+    from . import machine
+    from .units import decimal
+
+    device = machine.measure()
+    found = [Finding(f"products of {dtype}", decimal(rate, "flop/s"), True, False)
+             for dtype, rate in device.products.items()]
+    found += [Finding(f"arithmetic of {dtype}", decimal(rate, "flop/s"), True, False)
+              for dtype, rate in device.vector.items()]
+    return [*found, Finding("copies", decimal(device.bandwidth, "B/s"), True, False)]
 
 
 def _package(name: str, extra: str, required: bool) -> Finding:
