@@ -9,9 +9,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from drawing import draw
+
 from slpc.ir.codes import CODES
 from slpc.ir.ops import OPS, Operation
-
 from slpc.language import functions
 
 DOCS = Path(__file__).parent

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
 from slpc.backends import numpy_backend
 from slpc.ir.graph import Graph
 from slpc.ir.verify import verify

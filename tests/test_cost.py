@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+
+import slpc
+from slpc.cli import main
 from slpc.ir.diagnostics import Fault, SlpError
 from slpc.ir.types import bf16, f32
 from slpc.passes.cost import costs, flops
 from slpc.passes.devices import DEVICES, device_named
 from slpc.passes.roofline import arithmetic_seconds, seconds, transfer_seconds, utilisation
 from slpc.passes.training import training_memory
-
-import slpc
-from slpc.cli import main
 from slpc.units import decimal, size
 
 MLP = str(Path(__file__).parent.parent / "programs" / "mlp.slp")

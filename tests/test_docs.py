@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import numpy
 import pytest
+
 from slpc.ir.diagnostics import SlpError
 from slpc.ir.parse import parse
 from slpc.ir.verify import verify

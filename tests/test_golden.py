@@ -17,6 +17,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+
 from slpc.backends import numpy_backend
 from slpc.ir.diagnostics import SlpError
 from slpc.ir.parse import parse

@@ -9,6 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 from differences import check_derivatives, run
+
 from slpc.ir.parse import parse
 from slpc.ir.verify import verify
 from slpc.passes.adjoint import adjoint

@@ -12,6 +12,7 @@ import mpmath
 import numpy as np
 import pytest
 from differences import Arrays, check_derivatives, close, directions, inner, run
+
 from slpc.ir.ops import OPS
 from slpc.ir.parse import parse
 from slpc.ir.types import DTYPES
