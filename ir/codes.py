@@ -1,8 +1,8 @@
 """The catalogue of errors: for each code a title, the reason, a program that provokes it, and what to write instead.
 
 Codes are stable: a code is never given another meaning. E01xx reading and syntax, E02xx calls, E03xx types and
-shapes, E04xx run time and arguments, E05xx what is not installed, E06xx memory plans. The examples of E01xx to E03xx
-are programs, and a test reads them; the others are what a user types.
+shapes, E04xx run time and arguments, E05xx what is not installed, E06xx memory plans, E07xx native code. The
+examples of E01xx to E03xx are programs, and a test reads them; the others are what a user types.
 """
 
 from __future__ import annotations
@@ -65,13 +65,12 @@ _code("E0104", "the file is not text in UTF-8",
       with iconv.""", "def f(x: f64):\n    return x\0", "def f(x: f64):\n    return x + 1")
 _code("E0105", "a statement outside the language",
       """A program is straight-line: assignments, `for` over constant ranges, `if` and `assert` on constants, helper
-      functions, `return`. There is no class, import, lambda, try, with, global, yield, match or async.""",
-      "def f(x: f64):\n    g = lambda t: t * t\n    return g(x)",
-      "def g(t):\n    return t * t\n\ndef f(x: f64):\n    return g(x)")
+      functions, `return`. There is no while, class, import, lambda, try, with, global, yield, match or async.""",
+      "def f(x: f64):\n    while x < 1:\n        x = 2 * x\n    return x",
+      "def f(x: f64):\n    for i in range(3):\n        x = where(x < 1, 2 * x, x)\n    return x")
 _code("E0106", "the program's course depends on data",
-      """`if`, `for` and `assert` are settled when the program is read, so their conditions and bounds are constants:
-      sizes, shapes, loop indices. There is no `while`. A choice by a value is an operation:
-      `where(condition, a, b)`.""",
+      """`if`, `for` and `assert` are settled while the program is read, so their conditions and bounds are constants:
+      sizes, shapes, loop indices. A choice by a value is an operation: `where(condition, a, b)`.""",
       "def f(x: f64):\n    if x > 0:\n        x = log(x)\n    return x",
       "def f(x: f64):\n    return where(x > 0, log(x), 0.0)")
 _code("E0107", "a function calls itself",
@@ -143,8 +142,7 @@ _expression("E0202", "an argument is missing, unknown, or given twice",
             "The call does not fit the function's parameters.", "round(x, digits=3)", "round(x)")
 _code("E0203", "an argument of the wrong kind",
       """Some arguments are constants (an axis, a shape, a dtype), others are values; a list or tuple of values is
-      neither.""",
-      "def f(x: f64[2, 3]):\n    return sum(x, axis=0.5)", "def f(x: f64[2, 3]):\n    return sum(x, axis=0)")
+      neither.""", "def f(x: f64[2, 3]):\n    return sum(x, axis=x)", "def f(x: f64[2, 3]):\n    return sum(x, axis=0)")
 _code("E0204", "a reduction called like Python's max",
       """`max(x)`, `min(x)` and `sum(x)` reduce an array, as in NumPy; a second number would be an axis. Element by
       element it is `maximum(a, b)` and `minimum(a, b)`; over an axis `max(x, axis=0)`.""",
@@ -270,3 +268,13 @@ _code("E0608", "an unknown value",
       "slpc why programs/lecture.slp z9", "slpc why programs/lecture.slp z4")
 _code("E0609", "an unknown optimizer", "The optimizers whose state is counted are sgd, momentum and adam.",
       "slpc cost FILE --optimizer adm", "slpc cost FILE --optimizer adam")
+
+# E07xx: native code --------------------------------------------------------------------------------------------
+_code("E0701", "the llvm backend does not have it yet",
+      """The llvm backend computes scalars, and arrays that are small enough to be taken apart into scalars. Loops over
+      large arrays, and indices that are data, are what the backends numpy and torch are for.""",
+      "slpc run programs/transformer.slp --random 0 --backend llvm", "slpc run programs/transformer.slp --random 0")
+_code("E0702", "an array that cannot be bound",
+      """`f.bind(x, out=g)` takes one contiguous array of float64 for all inputs and one for all outputs, end to end in
+      their order, which do not overlap.""",
+      "f.bind(numpy.zeros((2, 1)))", "f.bind(numpy.zeros(2))")

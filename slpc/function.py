@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
@@ -11,8 +10,13 @@ from . import inputs, memory
 from .ir.diagnostics import Diagnostic, SlpError, near
 from .ir.graph import Distribution, Graph, Value
 
-BACKENDS = {"numpy": "backends.numpy_backend"}
-"""Backends by name: the module that has `TARGET`, `emit(graph)` and `load(text)`."""
+BACKENDS = {"numpy": "backends.numpy_backend", "llvm": "backends.llvm_backend"}
+"""Backends by name: the module that has `TARGET`, `emit(graph)` and `load(text)`.
+
+What `load` returns takes the inputs by position and returns a tuple of the outputs. It may also have
+`direct(flat, call, names)`, functions that Python calls in place of `Function`'s own, and `bound(given, found)`, which
+is for `Function.bind`.
+"""
 
 
 def backend_named(name: str) -> Any:
@@ -37,12 +41,19 @@ class Function:
     shape of the program; Python numbers and lists are converted. A program of f64 scalars takes and returns plain
     floats. With `batch`, inputs are arrays of points, or numbers that all points share.
 
+    `f.flat(1.5, 0.5)` is the same call, its results as one tuple: the values, then the gradients in the order of `wrt`.
+    Both raise SlpError E0401 to E0408 for arguments that do not fit. They are slots rather than methods: native code
+    puts functions of its own there, which Python calls without a frame in between.
+
     `text` is the emitted code that runs, `graph` the program that it was emitted from, `inputs` and `outputs` the types
     by name. Pickled as the program's text.
     """
 
-    __slots__ = ("_count", "_entry", "_names", "_plain", "_roomy", "_values", "backend", "batch", "graph", "seeds",
-                 "text", "wrt")
+    __slots__ = ("__call__", "_count", "_entry", "_loaded", "_names", "_plain", "_roomy", "_values", "backend", "batch",
+                 "flat", "graph", "seeds", "text", "wrt")
+
+    __call__: Callable[..., Any]
+    flat: Callable[..., tuple[Any, ...]]
 
     def __init__(self, graph: Graph, text: str, entry: Callable[..., tuple[Any, ...]], *, values: int,
                  wrt: Sequence[str], seeds: Sequence[str], batch: bool, backend: str) -> None:
@@ -52,12 +63,19 @@ class Function:
         self.seeds = tuple(seeds)
         self.batch = batch
         self.backend = backend
-        self._entry = entry
+        self._entry = self._loaded = entry
         self._values = values
         self._names = tuple(v.name for v in graph.inputs)
         self._count = len(graph.inputs)
         self._plain = not batch and _plain(graph)
         self._roomy = False
+        self.flat, self.__call__ = self._flat, self._call
+        direct = getattr(entry, "direct", None) if self._plain else None
+        if direct is not None:
+            made = direct(self._flat, self._call, self.wrt)
+            if made is not None:
+                self.flat, self.__call__ = made
+                self._entry = self.flat
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -69,16 +87,25 @@ class Function:
         """The type of each output by name, gradients last."""
         return {v.name: str(v.type) for v in self.graph.outputs}
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Value, or (value, gradients by input). SlpError E0401 to E0408 for arguments that do not fit."""
+    def bind(self, given: Any, out: Any = None) -> Callable[[], Any]:
+        """A function without arguments that reads all inputs from one array and writes all outputs to another, each end
+        to end in its order: the fastest call. It returns None; `out` is made, and is its `out`, if none is given.
+
+        Both are contiguous arrays of float64 that do not overlap, and are kept alive. SlpError E0702 where they do not
+        fit, or where the program has inputs or outputs of another dtype.
+        """
+        from .binding import bind
+
+        return bind(self.graph, self._loaded, given, out)
+
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
         results = self.flat(*args, **kwargs)
         value = results[0] if self._values == 1 else results[:self._values]
         if self.wrt:
             return value, dict(zip(self.wrt, results[self._values:]))
         return value
 
-    def flat(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """The same call, its results as one tuple: the values, then the gradients in the order of `wrt`."""
+    def _flat(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         if kwargs or len(args) != self._count:
             args = self._arranged(args, kwargs)
         if not self._plain:
@@ -142,44 +169,30 @@ class Function:
                 faults.append(Diagnostic("E0402", f"{name} is given twice, by position and by name"))
             else:
                 given[name] = argument
-        missing = []
         for value in self.graph.inputs:
             if value.name not in given:
                 default = self.graph.defaults.get(value.name)
                 if default is None or isinstance(default, Distribution):
-                    missing.append(value)
+                    faults.append(self._missing(value))
                 else:
                     given[value.name] = _filled(default, value)
-        faults += self._missing(missing)
         if faults:
             raise SlpError(faults)
         return tuple([given[name] for name in names])
 
-    def _missing(self, values: Sequence[Value]) -> list[Diagnostic]:
-        """What is missing: inputs, and the seeds of gradients."""
-        seeds = [v for v in values if v.name in self.seeds]
-        plain = [v for v in values if v.name not in self.seeds]
-        found = [Diagnostic("E0407", "the gradient of an output that is no scalar needs its seed, "
-                                     f"the input {v!r}", "give it, or differentiate a scalar output")
-                 for v in seeds]
-        if plain:
-            listed = ", ".join(map(repr, plain))
-            told = f"the input {listed} is missing" if len(plain) == 1 else f"inputs are missing: {listed}"
-            found.append(Diagnostic("E0401", told, "inputs are given by name, or drawn: --random SEED, in Python "
-                                                   "slpc.samples.draw(graph, seed)"))
-        return found
+    def _missing(self, value: Value) -> Diagnostic:
+        if value.name in self.seeds:
+            return Diagnostic("E0407", f"the gradient of an output that is no scalar needs its seed "
+                                       f"{value.name}: {value.type}", "give it, or differentiate a scalar output")
+        return Diagnostic("E0401", f"the input {value.name}: {value.type} is missing",
+                          f"{self.graph.name} takes {', '.join(map(repr, self.graph.inputs))}")
 
     def _listed(self) -> str:
         return f"its inputs are {', '.join(self._names) or 'none'}"
 
     def _out_of_range(self, error: IndexError) -> SlpError:
-        """E0406 at the user's line: the emitted line that failed defines a value of the program's."""
-        frames = traceback.extract_tb(error.__traceback__)
-        defined = (frames[-1].line or "").partition(" = ")[0]
-        value = next((v for v in self.graph.values() if v.name == defined), None)
-        span, line = (value.span, memory.source_line(self.graph, value)) if value is not None else (None, "")
-        return SlpError(Diagnostic("E0406", str(error), "an axis of length n is indexed by 0 to n - 1", self.graph.file,
-                                   span, line))
+        return SlpError(Diagnostic("E0406", f"{self.graph.name}: {error}",
+                                   "an axis of length n is indexed by 0 to n - 1", self.graph.file))
 
     def __repr__(self) -> str:
         return f"<slpc.Function {self.graph.name}({', '.join(map(repr, self.graph.inputs))}), {self.backend}>"

@@ -1,0 +1,94 @@
+"""LLVM: a program of scalars as native code. Small arrays are taken apart into their elements (passes/scalarise.py)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy
+
+from ..ir.diagnostics import Fault
+from ..ir.graph import Graph
+from ..ir.target import Target
+from ..passes.scalarise import scalarise
+from . import llvm_call, llvm_engine
+from .llvm_layout import Field, head, layout_of, read_head
+from .llvm_lowering import lowered
+from .llvm_module import WEIGHT_INLINE, module
+from .llvm_program import Ports, functions, weight
+
+__all__ = ["TARGET", "Program", "emit", "load", "lowered"]
+
+TARGET = Target("llvm")
+
+_HAS = lowered() | {"slice", "place"}
+
+
+def emit(graph: Graph, placement: None = None, *, source: str = "") -> str:
+    """The module's text: `slpc.point` computes one point from its record of inputs to its record of outputs, the other
+    functions are what it calls.
+
+    Fault E0701 where the program cannot be taken apart into scalars.
+    """
+    assert placement is None
+    graph = scalarise(graph)
+    for node in graph.nodes:
+        if node.op.name not in _HAS:
+            raise Fault("E0701", f"{node.op.name} has no native code yet", "use the backend numpy or torch")
+    layout = layout_of(graph)
+    inline = weight(graph) <= WEIGHT_INLINE
+    writers, workspace = functions(graph, Ports(layout), "slpc.point")
+    layout = replace(layout, workspace=workspace)
+    return module(head(layout, source or graph.file), writers, [], inline)
+
+
+class Program:
+    """Machine code of one program, called with inputs by position; returns a tuple of the outputs."""
+
+    def __init__(self, text: str) -> None:
+        self.layout = read_head(text)
+        self._library = llvm_engine.load(text, ["slpc.point"])
+        self._address = self._library.addresses["slpc.point"]
+        self._run = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3)(self._address)
+
+    def __call__(self, *args: Any) -> tuple[Any, ...]:
+        """Arrays (or numbers) of the inputs' dtypes and shapes; each output is an array of its own, or a scalar."""
+        inputs = self.layout.inputs
+        given = numpy.empty(inputs.bytes, numpy.uint8)
+        for field, argument in zip(inputs.fields, args, strict=True):
+            view(given, field)[...] = argument
+        found = numpy.empty(self.layout.outputs.bytes, numpy.uint8)
+        work = self._workspace()
+        self._run(given.ctypes.data, found.ctypes.data, None if work is None else work.ctypes.data)
+        return tuple(view(found, f).copy() if f.type.shape else view(found, f)[()] for f in self.layout.outputs.fields)
+
+    def direct(self, flat: Callable[..., Any], call: Callable[..., Any],
+               names: Sequence[str]) -> tuple[Any, Any] | None:
+        """Functions that Python calls without a frame, for `flat` and `call`, to which they hand what is not simply
+        floats; `names` are those of the gradients. None where the program is not one of a few f64 scalars."""
+        if not llvm_call.direct(self.layout):
+            return None
+        work = self._workspace()
+        made = [llvm_call.function(symbol, self._address, self.layout, slow, work, tuple(names), self._library)
+                for symbol, slow in (("slpc.flat", flat), ("slpc.call", call))]
+        return (made[0], made[1]) if names else (made[0], call)
+
+    def bound(self, given: Any, found: Any) -> Callable[[], None]:
+        """A function without arguments that reads the inputs from one array and writes the outputs to another."""
+        return llvm_call.bound(self._address, given, found, self._workspace(), self._library)  # type: ignore[no-any-return]
+
+    def _workspace(self) -> Any:
+        return numpy.empty(self.layout.workspace, numpy.uint8) if self.layout.workspace else None
+
+
+def view(record: Any, field: Field) -> Any:
+    """The part of a record's bytes that is a field, as an array."""
+    part = record[field.offset:field.offset + field.type.bytes]
+    return part.view(field.type.dtype.numpy).reshape(field.type.shape)
+
+
+def load(text: str, name: str = "", *, batch: bool = False) -> Program:
+    """The emitted module, as machine code of this process."""
+    return Program(text)

@@ -1,0 +1,79 @@
+"""Text to machine code in this process: parsed, its functions put in place, code generated, linked."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm
+
+_lock = threading.RLock()
+_counter = itertools.count()
+
+
+class Library:
+    """Linked code: addresses by name. It is unloaded when nothing refers to it any more."""
+
+    def __init__(self, tracker: Any, names: Sequence[str]) -> None:
+        self._tracker = tracker
+        self.addresses: dict[str, int] = {name: tracker[name] for name in names}
+
+
+@cache
+def _targets() -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+
+
+@cache
+def machine(opt: int = 2) -> Any:
+    """The target machine of this process."""
+    _targets()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=opt, reloc="pic",
+        codemodel="default", jit=True)
+
+
+@cache
+def _linker() -> Any:
+    return llvm.create_lljit_compiler(machine(), use_jit_link=True)
+
+
+@cache
+def lanes() -> int:
+    """How many doubles a vector register of this machine holds."""
+    features = llvm.get_host_cpu_features()
+    return 8 if features.get("avx512f") else 4 if features.get("avx") else 2
+
+
+def object_code(text: str, target: Any) -> bytes:
+    """The object file of a module for a target machine."""
+    context = llvm.create_context()
+    parsed = llvm.parse_assembly(text, context)
+    parsed.triple = target.triple
+    parsed.data_layout = str(target.target_data)
+    if "alwaysinline" in text:
+        builder = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=0))
+        passes = llvm.create_new_module_pass_manager()
+        passes.add_always_inliner_pass()
+        passes.add_sroa_pass()
+        passes.add_new_gvn_pass()
+        passes.run(parsed, builder)
+    return bytes(target.emit_object(parsed))
+
+
+def link(code: bytes, names: Sequence[str]) -> Library:
+    """Load an object file; `names` are the functions that are asked for."""
+    with _lock:
+        builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+        for name in names:
+            builder.export_symbol(name)
+        return Library(builder.link(_linker(), f"slpc.{next(_counter)}"), names)
+
+
+def load(text: str, names: Sequence[str]) -> Library:
+    """The machine code of a module."""
+    return link(object_code(text, machine()), names)

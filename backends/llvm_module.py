@@ -1,0 +1,35 @@
+"""The text of an LLVM module: functions, the functions of mathematics that they call, declarations, attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from .llvm_math import SELDOM, define
+from .llvm_writer import Writer
+
+WEIGHT_INLINE = 40_000
+"""Programs up to this weight have the functions of mathematics in place of their calls."""
+
+
+def module(head: Sequence[str], writers: Iterable[Writer], more: Sequence[str], inline: bool) -> str:
+    """The module's text. `more` are functions that stand as they are, with their declarations among them."""
+    bodies: list[Writer] = []
+    known: set[tuple[str, int]] = set()
+    todo = list(writers)
+    while todo:
+        w = todo.pop(0)
+        bodies.append(w)
+        for name in sorted(w.math):
+            if (name, w.lanes) not in known:
+                known.add((name, w.lanes))
+                todo.append(define(name, w.lanes, inline and name not in SELDOM))
+    declared: dict[str, str] = {}
+    for w in bodies:
+        declared.update(w.declared)
+    lines = [*head, *(declared[name] for name in sorted(declared)), ""]
+    for w in bodies:
+        lines += [*w.lines, ""]
+    lines += [*more, 'attributes #0 = { nounwind "prefer-vector-width"="512" }',
+              '!0 = !{!"branch_weights", i32 1, i32 10000}', "!1 = !{}",
+              '!2 = !{!"branch_weights", i32 10000, i32 1}']
+    return "\n".join(lines) + "\n"

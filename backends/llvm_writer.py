@@ -1,0 +1,257 @@
+"""Lines of LLVM IR for one function: values with operators, at any number of lanes.
+
+A `Lane` is the result of one instruction. It has Python's operators, so that a formula is written as a formula; a
+Python number beside it is a constant of its type. With more than one lane every value is a vector, and the same
+formula serves single points and batches.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+
+Operand = "Lane | float | int"
+
+_FLOATS = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64"}
+
+
+def float_text(number: float, kind: str = "double") -> str:
+    """A floating-point literal, exact: LLVM writes float as the double of the same value, narrower ones by bits."""
+    if kind == "half":
+        return "0xH" + struct.pack(">e", number).hex().upper()
+    if kind == "bfloat":
+        return "0xR" + struct.pack(">f", number).hex().upper()[:4]
+    return "0x" + struct.pack(">d", number).hex().upper()
+
+
+class Lane:
+    """The result of an instruction: its name, and the type of one lane."""
+
+    __slots__ = ("kind", "name", "writer")
+
+    def __init__(self, writer: Writer, name: str, kind: str) -> None:
+        self.writer, self.name, self.kind = writer, name, kind
+
+    def _two(self, other: Lane | float | int, floating: str, whole: str, swapped: bool = False) -> Lane:
+        w = self.writer
+        op = floating if self.kind in _FLOATS else whole
+        a, b = self.name, w.text(other, self.kind)
+        if swapped:
+            a, b = b, a
+        return w.line(self.kind, f"{op} {w.type(self.kind)} {a}, {b}")
+
+    def __add__(self, other: Lane | float | int) -> Lane:
+        return self._two(other, "fadd", "add")
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Lane | float | int) -> Lane:
+        return self._two(other, "fsub", "sub")
+
+    def __rsub__(self, other: Lane | float | int) -> Lane:
+        return self._two(other, "fsub", "sub", swapped=True)
+
+    def __mul__(self, other: Lane | float | int) -> Lane:
+        return self._two(other, "fmul", "mul")
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Lane | float | int) -> Lane:
+        return self._two(other, "fdiv", "sdiv")
+
+    def __rtruediv__(self, other: Lane | float | int) -> Lane:
+        return self._two(other, "fdiv", "sdiv", swapped=True)
+
+    def __neg__(self) -> Lane:
+        w = self.writer
+        return w.line(self.kind, f"fneg {w.type(self.kind)} {self.name}") if self.kind in _FLOATS else 0 - self
+
+    def __and__(self, other: Lane | float | int) -> Lane:
+        return self._two(other, "", "and")
+
+    def __or__(self, other: Lane | float | int) -> Lane:
+        return self._two(other, "", "or")
+
+    def __xor__(self, other: Lane | float | int) -> Lane:
+        return self._two(other, "", "xor")
+
+    def __lshift__(self, other: int) -> Lane:
+        return self._two(other, "", "shl")
+
+    def __rshift__(self, other: int) -> Lane:
+        """Arithmetic, the sign is kept."""
+        return self._two(other, "", "ashr")
+
+    def logical_shift(self, other: int) -> Lane:
+        """To the right, zeros come in."""
+        return self._two(other, "", "lshr")
+
+    def _compared(self, other: Lane | float | int, floating: str, whole: str) -> Lane:
+        w = self.writer
+        test = f"fcmp {floating}" if self.kind in _FLOATS else f"icmp {whole}"
+        return w.line("i1", f"{test} {w.type(self.kind)} {self.name}, {w.text(other, self.kind)}")
+
+    def __lt__(self, other: Lane | float | int) -> Lane:
+        return self._compared(other, "olt", "slt")
+
+    def __le__(self, other: Lane | float | int) -> Lane:
+        return self._compared(other, "ole", "sle")
+
+    def __gt__(self, other: Lane | float | int) -> Lane:
+        return self._compared(other, "ogt", "sgt")
+
+    def __ge__(self, other: Lane | float | int) -> Lane:
+        return self._compared(other, "oge", "sge")
+
+    def equals(self, other: Lane | float | int) -> Lane:
+        """Ordered: NaN equals nothing."""
+        return self._compared(other, "oeq", "eq")
+
+    def differs(self, other: Lane | float | int) -> Lane:
+        """True where either is NaN."""
+        return self._compared(other, "une", "ne")
+
+    @property
+    def is_nan(self) -> Lane:
+        return self._compared(self, "uno", "ne")
+
+
+class Writer:
+    """Instructions of one function body. `needs` collects the functions it calls: declarations by name, and the names
+    of functions of `llvm_math`."""
+
+    def __init__(self, lanes: int = 1) -> None:
+        self.lanes = lanes
+        self.lines: list[str] = []
+        self.declared: dict[str, str] = {}
+        self.math: set[str] = set()
+        self.block = "entry"
+        self._count = 0
+
+    def type(self, kind: str) -> str:
+        """The type of a value whose lanes are of that kind."""
+        return kind if self.lanes == 1 else f"<{self.lanes} x {kind}>"
+
+    def fresh(self, stem: str = "t") -> str:
+        """A name that is not taken, without its percent sign."""
+        self._count += 1
+        return f"{stem}.{self._count}"
+
+    def text(self, operand: Lane | float | int, kind: str) -> str:
+        """An operand as an instruction spells it."""
+        if isinstance(operand, Lane):
+            assert operand.kind == kind, (operand.kind, kind)
+            return operand.name
+        if kind in _FLOATS:
+            one = float_text(float(operand), kind)
+        else:
+            one = str(int(operand)) if kind != "i1" else ("true" if operand else "false")
+        return one if self.lanes == 1 else f"splat ({kind} {one})"
+
+    def constant(self, number: float | int, kind: str) -> Lane:
+        """A constant as a value."""
+        return Lane(self, self.text(number, kind), kind)
+
+    def line(self, kind: str, instruction: str, name: str = "") -> Lane:
+        """One instruction that has a result."""
+        result = "%" + (name or self.fresh())
+        self.lines.append(f"  {result} = {instruction}")
+        return Lane(self, result, kind)
+
+    def label(self, name: str) -> None:
+        """A basic block begins."""
+        self.lines.append(f"{name}:")
+        self.block = name
+
+    def call(self, function: str, kind: str, *operands: Lane | float | int, kinds: Sequence[str] = ()) -> Lane:
+        """A call of a declared function on whole values."""
+        types = [self.type(k) for k in kinds or [kind] * len(operands)]
+        self.declared[function] = f"declare {self.type(kind)} @{function}({', '.join(types)})"
+        given = ", ".join(f"{t} {self.text(o, k)}" for t, o, k in zip(types, operands, kinds or [kind] * len(operands)))
+        return self.line(kind, f"call {self.type(kind)} @{function}({given})")
+
+    def intrinsic(self, name: str, kind: str, *operands: Lane | float | int) -> Lane:
+        """`llvm.NAME` overloaded on the type of the value."""
+        suffix = {"double": "f64", "float": "f32", "half": "f16", "bfloat": "bf16"}.get(kind, kind)
+        vector = suffix if self.lanes == 1 else f"v{self.lanes}{suffix}"
+        return self.call(f"llvm.{name}.{vector}", kind, *operands)
+
+    def function(self, name: str, *operands: Lane) -> Lane:
+        """A call of one of our own functions of f64 (llvm_math)."""
+        self.math.add(name)
+        given = ", ".join(f"{self.type('double')} {o.name}" for o in operands)
+        return self.line("double", f"call {self.type('double')} @{math_name(name, self.lanes)}({given})")
+
+    def library(self, name: str, *operands: Lane) -> Lane:
+        """A function of the C library on f64, lane by lane."""
+        self.declared[name] = f"declare double @{name}({', '.join(['double'] * len(operands))})"
+        if self.lanes == 1:
+            return self.line("double", f"call double @{name}({', '.join('double ' + o.name for o in operands)})")
+        t = self.type("double")
+        whole = Lane(self, "poison", "double")
+        for lane in range(self.lanes):
+            ones = [self.line("double", f"extractelement {t} {o.name}, i64 {lane}") for o in operands]
+            one = self.line("double", f"call double @{name}({', '.join('double ' + o.name for o in ones)})")
+            whole = self.line("double", f"insertelement {t} {whole.name}, double {one.name}, i64 {lane}")
+        return whole
+
+    def cast(self, value: Lane, op: str, kind: str) -> Lane:
+        """A conversion instruction (`fpext`, `bitcast`, `zext`, ...)."""
+        return self.line(kind, f"{op} {self.type(value.kind)} {value.name} to {self.type(kind)}")
+
+    def select(self, condition: Lane, then: Lane | float | int, other: Lane | float | int) -> Lane:
+        """`then` where the condition holds, `other` elsewhere, lane by lane."""
+        kind = then.kind if isinstance(then, Lane) else other.kind if isinstance(other, Lane) else "double"
+        c = f"{self.type('i1')} {condition.name}"
+        t = self.type(kind)
+        return self.line(kind, f"select {c}, {t} {self.text(then, kind)}, {t} {self.text(other, kind)}")
+
+    def fma(self, a: Lane | float, b: Lane | float, c: Lane | float) -> Lane:
+        """a * b + c, rounded once."""
+        kind = next(o.kind for o in (a, b, c) if isinstance(o, Lane))
+        return self.intrinsic("fma", kind, a, b, c)
+
+    def saturated(self, x: Lane, kind: str) -> Lane:
+        """A floating-point number cut off to an integer, at the limits where it does not fit, 0 for NaN."""
+        short = {"float": "f32", "double": "f64"}[x.kind]
+        vector = f"{kind}.{short}" if self.lanes == 1 else f"v{self.lanes}{kind}.v{self.lanes}{short}"
+        name = f"llvm.fptosi.sat.{vector}"
+        self.declared[name] = f"declare {self.type(kind)} @{name}({self.type(x.kind)})"
+        return self.line(kind, f"call {self.type(kind)} @{name}({self.type(x.kind)} {x.name})")
+
+    def integer_power(self, x: Lane, n: Lane) -> Lane:
+        """x^n of integers by repeated squaring, 64 or 32 steps; of a negative n the power, cut off to an integer."""
+        steps = int(x.kind[1:])
+        result, base, rest = self.constant(1, x.kind), x, n
+        one, zero = result, self.constant(0, x.kind)
+        for _ in range(steps - 1):
+            result = self.select((rest & 1).differs(0), result * base, result)
+            base, rest = base * base, rest.logical_shift(1)
+        unit = self.select(x.equals(-1) & (n & 1).differs(0), x, one)
+        inverse = self.select(x.equals(1) | x.equals(-1), unit, zero)
+        return self.select(n < 0, inverse, result)
+
+    def any(self, condition: Lane) -> Lane:
+        """One bit: does the condition hold in any lane?"""
+        if self.lanes == 1:
+            return condition
+        name = f"llvm.vector.reduce.or.v{self.lanes}i1"
+        self.declared[name] = f"declare i1 @{name}(<{self.lanes} x i1>)"
+        return self.line("i1", f"call i1 @{name}(<{self.lanes} x i1> {condition.name})")
+
+    def rarely(self, condition: Lane, usual: Lane, rare: Callable[[], Lane]) -> Lane:
+        """`usual`, but where the condition holds what `rare` computes, in a block of its own that is seldom entered."""
+        before, slow, after = self.block, self.fresh("rare"), self.fresh("usual")
+        self.lines.append(f"  br i1 {self.any(condition).name}, label %{slow}, label %{after}, !prof !0")
+        self.label(slow)
+        found = self.select(condition, rare(), usual)
+        self.lines.append(f"  br label %{after}")
+        end = self.block
+        self.label(after)
+        t = self.type(usual.kind)
+        return self.line(usual.kind, f"phi {t} [ {usual.name}, %{before} ], [ {found.name}, %{end} ]")
+
+
+def math_name(name: str, lanes: int) -> str:
+    """The symbol of one of our functions at a number of lanes."""
+    return f"slpc.{name}.{lanes}"

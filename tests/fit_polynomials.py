@@ -1,0 +1,69 @@
+"""Fits the polynomials of backends/llvm_coefficients.py, and prints that file.
+
+Interpolation at Chebyshev points, in 60 digits by mpmath: within a small factor of the best polynomial (Trefethen,
+"Approximation Theory and Approximation Practice", 2013, Theorem 16.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mpmath as mp
+
+mp.mp.dps = 60
+
+Function = Callable[[mp.mpf], mp.mpf]
+
+
+def odd(f: Function, first: int = 1) -> Function:
+    """(f(x) - first x) / x^3 as a function of z = x^2."""
+    return lambda z: (f(mp.sqrt(z)) - first * mp.sqrt(z)) / mp.sqrt(z) ** 3
+
+
+# name: (what it approximates, function, from, to, degree)
+FITS: dict[str, tuple[str, Function, mp.mpf, mp.mpf, int]] = {
+    "EXP": ("(exp(r) - 1 - r) / r^2, |r| <= log(2) / 2", lambda r: (mp.expm1(r) - r) / r**2,
+            mp.mpf("-0.3467"), mp.mpf("0.3467"), 9),
+    "EXP_TAIL": ("(exp(r) - 1 - r - r^2 / 2) / r^3", lambda r: (mp.expm1(r) - r - r**2 / 2) / r**3,
+                 mp.mpf("-0.3467"), mp.mpf("0.34671"), 9),
+    "LOG": ("(log((1 + s) / (1 - s)) - 2 s) / s^3 in z = s^2, |s| <= 3 - 2 sqrt(2)",
+            odd(lambda s: 2 * mp.atanh(s), 2), mp.mpf(0), mp.mpf("0.02945"), 6),
+    "LOG_TAIL": ("(log((1 + s) / (1 - s)) - 2 s - 2/3 s^3) / s^5 in z = s^2",
+                 lambda z: (odd(lambda s: 2 * mp.atanh(s), 2)(z) - mp.mpf(2) / 3) / z,
+                 mp.mpf(0), mp.mpf("0.02945"), 7),
+    "SIN": ("(sin(r) - r) / r^3 in z = r^2, |r| <= pi / 4", odd(mp.sin), mp.mpf(0), mp.mpf("0.6169"), 5),
+    "COS": ("(cos(r) - 1 + r^2 / 2) / r^4 in z = r^2, |r| <= pi / 4",
+            lambda z: (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z**2, mp.mpf(0), mp.mpf("0.6169"), 5),
+    "ATAN": ("(atan(t) - t) / t^3 in z = t^2, |t| <= 7/16", odd(mp.atan), mp.mpf(0), mp.mpf("0.1915"), 10),
+    "ASIN": ("(asin(x) - x) / x^3 in z = x^2, |x| <= 1/2", odd(mp.asin), mp.mpf(0), mp.mpf("0.2501"), 12),
+    "CBRT": ("cbrt(x), 1 <= x <= 8", mp.cbrt, mp.mpf(1), mp.mpf(8), 4),
+}
+
+
+def fit(f: Function, low: mp.mpf, high: mp.mpf, degree: int) -> list[mp.mpf]:
+    """Coefficients, lowest first, of the interpolant at Chebyshev points: divided differences, then expanded."""
+    n = degree + 1
+    points = [(low + high) / 2 + (high - low) / 2 * mp.cos((2 * k + 1) * mp.pi / (2 * n)) for k in range(n)]
+    table = [f(x) for x in points]
+    for level in range(1, n):
+        for i in range(n - 1, level - 1, -1):
+            table[i] = (table[i] - table[i - 1]) / (points[i] - points[i - level])
+    coefficients = [mp.mpf(0)]
+    for i in range(n - 1, -1, -1):
+        shifted = [mp.mpf(0), *coefficients]
+        coefficients = [a - points[i] * b for a, b in zip(shifted, [*coefficients, mp.mpf(0)], strict=True)]
+        coefficients[0] += table[i]
+    return coefficients[:n]
+
+
+def text() -> str:
+    """The module's source."""
+    title = "Coefficients of the polynomials of `llvm_math`, lowest first: printed by tests/fit_polynomials.py."
+    lines = [f'"""{title}"""', ""]
+    for name, (what, f, low, high, degree) in FITS.items():
+        lines += [f"{name} = (", *(f"    {float(c)!r}," for c in fit(f, low, high, degree)), ")", f'"""{what}."""']
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(text(), end="")
