@@ -322,6 +322,7 @@ class Builder:
                 value = self.emit("copy", (value,), span=value.span)
             if value.name != wanted:
                 held = held or {v.name for v in self.values()}
+                held.discard(value.name)
                 value.name = self.fresh(wanted) if wanted in held else wanted
                 self._names.add(wanted)
                 held.add(wanted)

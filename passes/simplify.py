@@ -72,19 +72,9 @@ def _swept(graph: Graph, uses: Mapping[Value, int]) -> tuple[Graph, dict[Value, 
                 result.name = old.name
             elif not result.name:
                 builder.name_value(result, f"{old.name}_t")
-    outputs = _outputs(graph, now)
+    outputs = [now.get(v, v) for v in graph.outputs]
     builder.nodes, found = _live(builder.nodes, outputs)
     return builder.finish(outputs, [v.name for v in graph.outputs]), found
-
-
-def _outputs(graph: Graph, now: Mapping[Value, Value]) -> list[Value]:
-    """The outputs under their own names: what stands for one now is renamed, unless it is an input or an output."""
-    outputs = [now.get(v, v) for v in graph.outputs]
-    own = {v.name for v in graph.outputs}
-    for old, new in zip(graph.outputs, outputs, strict=True):
-        if new.node is not None and new.name not in own:
-            new.name = old.name
-    return outputs
 
 
 def _live(nodes: Sequence[Node], outputs: Sequence[Value]) -> tuple[list[Node], dict[Value, int]]:
