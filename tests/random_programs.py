@@ -106,33 +106,57 @@ def _unary(text: str, low: float, high: float, image: Image, smooth: bool = True
 
 
 UNARY = [
-    _unary("sin({x})", *ANY, _within(-1, 1)), _unary("cos({x})", *ANY, _within(-1, 1)),
-    _unary("tanh({x})", *ANY, _rising(math.tanh)), _unary("atan({x})", *ANY, _rising(math.atan)),
-    _unary("asinh({x})", *ANY, _rising(math.asinh)), _unary("erf({x})", *ANY, _rising(math.erf)),
-    _unary("erfc({x})", -4, 2, _falling(math.erfc)), _unary("exp({x})", -5, 3, _rising(math.exp)),
-    _unary("exp2({x})", -5, 4, _rising(math.exp2)), _unary("expm1({x})", -5, 3, _rising(math.expm1)),
-    _unary("log({x})", 0.2, INF, _rising(math.log)), _unary("log2({x})", 0.2, INF, _rising(math.log2)),
-    _unary("log10({x})", 0.2, INF, _rising(math.log10)), _unary("log1p({x})", -0.7, INF, _rising(math.log1p)),
-    _unary("sqrt({x})", 0.2, INF, _rising(math.sqrt)), _unary("cbrt({x})", 0.2, INF, _rising(math.cbrt)),
-    _unary("tan({x})", -1.1, 1.1, _rising(math.tan)), _unary("asin({x})", -0.9, 0.9, _rising(math.asin)),
-    _unary("acos({x})", -0.9, 0.9, _falling(math.acos)), _unary("sinh({x})", -3, 3, _rising(math.sinh)),
-    _unary("cosh({x})", -3, 3, _even(math.cosh)), _unary("acosh({x})", 1.3, INF, _rising(math.acosh)),
-    _unary("atanh({x})", -0.9, 0.9, _rising(math.atanh)), _unary("lgamma({x})", 0.4, 6, _within(-0.13, 5)),
-    _unary("1 / {x}", 0.2, INF, _falling(lambda x: 1 / x)), _unary("-{x}", *ANY, _falling(lambda x: -x)),
-    _unary("{x} * 0.75", *ANY, _rising(lambda x: 0.75 * x)), _unary("{x} - 1.25", *ANY, _rising(lambda x: x - 1.25)),
-    _unary("0.5 + {x}", *ANY, _rising(lambda x: 0.5 + x)), _unary("{x} ** 2", *ANY, _even(lambda x: x * x)),
-    _unary("{x} ** 3", -4, 4, _rising(lambda x: x**3)), _unary("{x} ** -1.5", 0.2, INF, _falling(lambda x: x**-1.5)),
-    _unary("2 ** {x}", -4, 4, _rising(lambda x: 2**x)), _unary("{x} * {x} - {x}", -6, 6, _within(-0.25, 42)),
-    _unary("sigmoid({x})", *ANY, _within(0, 1)), _unary("softplus({x})", *ANY, lambda a, b: (0, math.log1p(math.exp(b)))),
-    _unary("silu({x})", *ANY, lambda a, b: (-0.3, max(b, 0))), _unary("gelu({x})", *ANY, lambda a, b: (-0.2, max(b, 0))),
+    _unary("sin({x})", *ANY, _within(-1, 1)),
+    _unary("cos({x})", *ANY, _within(-1, 1)),
+    _unary("tanh({x})", *ANY, _rising(math.tanh)),
+    _unary("atan({x})", *ANY, _rising(math.atan)),
+    _unary("asinh({x})", *ANY, _rising(math.asinh)),
+    _unary("erf({x})", *ANY, _rising(math.erf)),
+    _unary("erfc({x})", -4, 2, _falling(math.erfc)),
+    _unary("exp({x})", -5, 3, _rising(math.exp)),
+    _unary("exp2({x})", -5, 4, _rising(math.exp2)),
+    _unary("expm1({x})", -5, 3, _rising(math.expm1)),
+    _unary("log({x})", 0.2, INF, _rising(math.log)),
+    _unary("log2({x})", 0.2, INF, _rising(math.log2)),
+    _unary("log10({x})", 0.2, INF, _rising(math.log10)),
+    _unary("log1p({x})", -0.7, INF, _rising(math.log1p)),
+    _unary("sqrt({x})", 0.2, INF, _rising(math.sqrt)),
+    _unary("cbrt({x})", 0.2, INF, _rising(math.cbrt)),
+    _unary("tan({x})", -1.1, 1.1, _rising(math.tan)),
+    _unary("asin({x})", -0.9, 0.9, _rising(math.asin)),
+    _unary("acos({x})", -0.9, 0.9, _falling(math.acos)),
+    _unary("sinh({x})", -3, 3, _rising(math.sinh)),
+    _unary("cosh({x})", -3, 3, _even(math.cosh)),
+    _unary("acosh({x})", 1.3, INF, _rising(math.acosh)),
+    _unary("atanh({x})", -0.9, 0.9, _rising(math.atanh)),
+    _unary("lgamma({x})", 0.4, 6, _within(-0.13, 5)),
+    _unary("1 / {x}", 0.2, INF, _falling(lambda x: 1 / x)),
+    _unary("-{x}", *ANY, _falling(lambda x: -x)),
+    _unary("{x} * 0.75", *ANY, _rising(lambda x: 0.75 * x)),
+    _unary("{x} - 1.25", *ANY, _rising(lambda x: x - 1.25)),
+    _unary("0.5 + {x}", *ANY, _rising(lambda x: 0.5 + x)),
+    _unary("{x} ** 2", *ANY, _even(lambda x: x * x)),
+    _unary("{x} ** 3", -4, 4, _rising(lambda x: x**3)),
+    _unary("{x} ** -1.5", 0.2, INF, _falling(lambda x: x**-1.5)),
+    _unary("2 ** {x}", -4, 4, _rising(lambda x: 2**x)),
+    _unary("{x} * {x} - {x}", -6, 6, _within(-0.25, 42)),
+    _unary("sigmoid({x})", *ANY, _within(0, 1)),
+    _unary("softplus({x})", *ANY, lambda a, b: (0, math.log1p(math.exp(b)))),
+    _unary("silu({x})", *ANY, lambda a, b: (-0.3, max(b, 0))),
+    _unary("gelu({x})", *ANY, lambda a, b: (-0.2, max(b, 0))),
     _unary("square({x}) / 4", *ANY, _even(lambda x: x * x / 4)),
     _unary("sum([sin({x} + k) for k in range(3)])", *ANY, _within(-3, 3)),
-    _unary("abs({x})", *ANY, _even(abs), False), _unary("relu({x})", *ANY, lambda a, b: (0, max(b, 0)), False),
-    _unary("floor({x})", *ANY, _rising(math.floor), False), _unary("ceil({x})", *ANY, _rising(math.ceil), False),
-    _unary("round({x})", *ANY, _rising(round), False), _unary("sign({x})", *ANY, _within(-1, 1), False),
+    _unary("abs({x})", *ANY, _even(abs), False),
+    _unary("relu({x})", *ANY, lambda a, b: (0, max(b, 0)), False),
+    _unary("floor({x})", *ANY, _rising(math.floor), False),
+    _unary("ceil({x})", *ANY, _rising(math.ceil), False),
+    _unary("round({x})", *ANY, _rising(round), False),
+    _unary("sign({x})", *ANY, _within(-1, 1), False),
     _unary("clip({x}, -1, 1.5)", *ANY, _within(-1, 1.5), False),
-    _unary("where({x} > 0.1, log({x}), 0.5)", *ANY, lambda a, b: (-2.4, max(math.log(max(b, 0.1)), 0.5)), False),
-    _unary("where({x} <= 0.1, {x}, sqrt({x}))", *ANY, lambda a, b: (min(a, 0), max(math.sqrt(max(b, 0)), 0.4)), False),
+    _unary("where({x} > 0.1, log({x}), 0.5)", *ANY,
+            lambda a, b: (-2.4, max(math.log(max(b, 0.1)), 0.5)), False),
+    _unary("where({x} <= 0.1, {x}, sqrt({x}))", *ANY,
+            lambda a, b: (min(a, 0), max(math.sqrt(max(b, 0)), 0.4)), False),
     _unary("where(({x} > -1) & ({x} < 1), asin({x}), 0)", *ANY, _within(-1.6, 1.6), False),
     _unary("where({x} == 0, 1, sin({x}) / {x})", *ANY, _within(-0.3, 1), False),
     _unary("stop_gradient({x})", *ANY, lambda a, b: (a, b), False),
@@ -292,8 +316,8 @@ class _Writer:
             return self.unary()
         axis = self.number(len(x.shape) - 1)
         n = x.shape[axis]
-        low, high = {"sum": (n * x.low, n * x.high), "softmax": (0.0, 1.0), "cumsum": (n * min(x.low, 0), n * max(x.high, 0)),
-                     "logsumexp": (x.low, x.high + math.log(n))}.get(name, (x.low, x.high))
+        low, high = {"sum": (n * x.low, n * x.high), "cumsum": (n * min(x.low, 0), n * max(x.high, 0)),
+                     "softmax": (0.0, 1.0), "logsumexp": (x.low, x.high + math.log(n))}.get(name, (x.low, x.high))
         if name in ("cumsum", "softmax"):
             self.define(f"{name}({text}, axis={axis})", x.shape, low, high)
         elif self.number(1):
@@ -415,8 +439,8 @@ def programs(draw: Any, *, smooth: bool = False, scalars: bool = False, casts: b
              dtype: str | None = None, most: int = 60) -> Program:
     """Programs of 1 to `most` steps (some steps are several operations), with inputs to run them at.
 
-    `smooth` ones are float64 unless `dtype` says otherwise; others draw a dtype, and without `casts` keep to it. Each input has a distribution as its
-    default, which says where the program is free of NaN; `inputs` are drawn from it.
+    `smooth` ones are float64 unless `dtype` says otherwise; others draw a dtype, and without `casts` keep to it. Each
+    input has a distribution as its default, which says where the program is free of NaN; `inputs` are drawn from it.
     """
     chosen = dtype or ("f64" if smooth else draw(st.sampled_from(["f64", "f64", "f32", "f16", "bf16"])))
     writer = _Writer(draw, chosen, smooth=smooth, scalars=scalars)
