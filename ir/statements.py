@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ RESERVED = {*OPS, *FUNCTIONS, *DTYPES, *PYTHON_ONLY, "inf", "nan"}
 
 _MOST_ERRORS = 20
 _DEEPEST_CALL = 100
+_ASSIGNED = re.compile(r"\s*([^\W\d]\w*(?:\s*,\s*[^\W\d]\w*)*)\s*(?::[^=]*)?[-+*/%@|&]*=(?!=)")
 
 
 class Returned(Exception):
@@ -97,6 +99,8 @@ class Statements(Expressions):
             statements, faults = self.source.parse_chunk(chunk)
             if faults:
                 self.report(SlpError(faults))
+                for lost in faults:
+                    self._poison_names(_ASSIGNED.match(lost.source))
             if self.loops:
                 chunk.parsed = statements  # it is run again; a straight line is read in constant memory
         for statement in statements:
@@ -138,6 +142,12 @@ class Statements(Expressions):
         for node in ast.walk(statement):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id not in RESERVED:
                 self.scope[node.id] = POISON
+
+    def _poison_names(self, assigned: re.Match[str] | None) -> None:
+        """The names that a line which is no syntax seems to assign: what reads them is no fault of its own."""
+        for name in assigned[1].split(",") if assigned is not None else ():
+            if name.strip() not in RESERVED:
+                self.scope[name.strip()] = POISON
 
     def _name_temporaries(self, mark: int, returned: Any) -> None:
         """Name what a statement left unnamed, but for what it returns: the caller's statement names that."""
