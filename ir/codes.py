@@ -65,12 +65,13 @@ _code("E0104", "the file is not text in UTF-8",
       with iconv.""", "def f(x: f64):\n    return x\0", "def f(x: f64):\n    return x + 1")
 _code("E0105", "a statement outside the language",
       """A program is straight-line: assignments, `for` over constant ranges, `if` and `assert` on constants, helper
-      functions, `return`. There is no while, class, import, lambda, try, with, global, yield, match or async.""",
-      "def f(x: f64):\n    while x < 1:\n        x = 2 * x\n    return x",
-      "def f(x: f64):\n    for i in range(3):\n        x = where(x < 1, 2 * x, x)\n    return x")
+      functions, `return`. There is no class, import, lambda, try, with, global, yield, match or async.""",
+      "def f(x: f64):\n    g = lambda t: t * t\n    return g(x)",
+      "def g(t):\n    return t * t\n\ndef f(x: f64):\n    return g(x)")
 _code("E0106", "the program's course depends on data",
-      """`if`, `for` and `assert` are settled while the program is read, so their conditions and bounds are constants:
-      sizes, shapes, loop indices. A choice by a value is an operation: `where(condition, a, b)`.""",
+      """`if`, `for` and `assert` are settled when the program is read, so their conditions and bounds are constants:
+      sizes, shapes, loop indices. There is no `while`. A choice by a value is an operation:
+      `where(condition, a, b)`.""",
       "def f(x: f64):\n    if x > 0:\n        x = log(x)\n    return x",
       "def f(x: f64):\n    return where(x > 0, log(x), 0.0)")
 _code("E0107", "a function calls itself",
@@ -142,7 +143,8 @@ _expression("E0202", "an argument is missing, unknown, or given twice",
             "The call does not fit the function's parameters.", "round(x, digits=3)", "round(x)")
 _code("E0203", "an argument of the wrong kind",
       """Some arguments are constants (an axis, a shape, a dtype), others are values; a list or tuple of values is
-      neither.""", "def f(x: f64[2, 3]):\n    return sum(x, axis=x)", "def f(x: f64[2, 3]):\n    return sum(x, axis=0)")
+      neither.""",
+      "def f(x: f64[2, 3]):\n    return sum(x, axis=0.5)", "def f(x: f64[2, 3]):\n    return sum(x, axis=0)")
 _code("E0204", "a reduction called like Python's max",
       """`max(x)`, `min(x)` and `sum(x)` reduce an array, as in NumPy; a second number would be an axis. Element by
       element it is `maximum(a, b)` and `minimum(a, b)`; over an axis `max(x, axis=0)`.""",

@@ -81,3 +81,8 @@ def repeated(items: list[Any] | tuple[Any, ...], times: int) -> list[Any] | tupl
     if len(items) * max(times, 0) > _LONGEST:
         raise Fault("E0119", f"a list of {len(items) * times} elements is too long")
     return items * times
+
+
+def length(steps: range) -> int:
+    """How many steps a range has; `len` is only for what an array could hold."""
+    return max(0, -((steps.start - steps.stop) // steps.step))

@@ -38,7 +38,7 @@ class Diagnostic:
         else:
             lines = [f"{place}:{self.span.line}:{self.span.column + 1}: "
                      f"error[{self.code}]: {self.message}"]
-            lines += _excerpt(self.source, self.span)
+            lines += _excerpt(self.source, self.span) if self.source else []
         for message, span, source in self.notes:
             lines.append(f"  note: {message}")
             lines += _excerpt(source, span)
@@ -63,12 +63,12 @@ _WIDEST = 100
 def _excerpt(source: str, span: Span) -> list[str]:
     """The source line with carets under the span; a very long line is cut around it."""
     start, end = span.column, max(span.end, span.column + 1)
-    text = source.expandtabs(1)
+    text = "".join(c if c.isprintable() else " " if c == "\t" else "\ufffd" for c in source)
     offset = 0
     if len(text) > _WIDEST:
         offset = max(0, min(start - _WIDEST // 3, len(text) - _WIDEST))
-        text = text[offset:offset + _WIDEST]
-    start, end = start - offset, min(end - offset, len(text) + 1)
+        text = text[offset:offset + _WIDEST] + (" ..." if offset + _WIDEST < len(text) else "")
+    start, end = start - offset, min(end - offset, _WIDEST + 1)
     number = str(span.line)
     return [f"  {number} | {text}",
             f"  {' ' * len(number)} | {' ' * start}{'^' * max(end - start, 1)}"]
@@ -109,5 +109,8 @@ class Fault(Exception):
 
 def near(name: str, known: Iterable[str]) -> str:
     """`did you mean 'x'?` for the nearest of the known names, or an empty string."""
-    found = difflib.get_close_matches(name, sorted(set(known)), n=1, cutoff=0.6)
-    return f"did you mean '{found[0]}'?" if found else ""
+    found = difflib.get_close_matches(name, sorted(set(known)), n=5, cutoff=0.6)
+    if not found:
+        return ""
+    swapped = [other for other in found if sorted(other) == sorted(name)]  # sihn is sinh rather than sin
+    return f"did you mean '{(swapped or found)[0]}'?"

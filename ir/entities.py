@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .graph import Value
+from .literals import short
 from .types import DType, TensorType
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def describe(entity: object) -> str:
         return "s_"
     if isinstance(entity, Outside):
         return f"an object of Python's ({entity.type})"
-    names = {bool: "a constant", int: "a constant", float: "a constant", str: "a string", tuple: "a tuple",
-             list: "a list", range: "a range", slice: "a slice"}
+    if isinstance(entity, bool | int | float):
+        return f"the constant {short(entity)}"
+    names = {str: "a string", tuple: "a tuple", list: "a list", range: "a range", slice: "a slice"}
     return names.get(type(entity), f"a {type(entity).__name__}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from . import constants
@@ -18,7 +18,8 @@ from .source import Source
 from .subscripts import constant_index, subscript
 from .types import DTYPES, DType, TensorType, matrix
 
-MOST_STEPS = 50_000_000
+MOST_STEPS = 10_000_000
+"""Statements and elements read: at a kilobyte or two each, a program that unrolls to more fits no machine."""
 _DEEPEST = 200
 
 NUMBERS: dict[str, float] = {"pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan}
@@ -103,7 +104,11 @@ class Expressions:
         """Count one step of reading; a program that unrolls without end is refused."""
         self.steps += 1
         if self.steps > MOST_STEPS:
-            raise Fault("E0119", f"the program unrolls to more than {MOST_STEPS:,} steps")
+            raise self._too_long()
+
+    def _too_long(self) -> Fault:
+        return Fault("E0119", f"this unrolls to more than {MOST_STEPS:,} steps",
+                     "say with whole arrays what a loop says")
 
     def _constant_node(self, node: ast.Constant) -> Any:
         if isinstance(node.value, complex | bytes):
@@ -149,7 +154,7 @@ class Expressions:
         if later is not None:
             return Fault("E0111", f"'{name}' is used before it is defined on line {later}")
         known = {*self.scope, *self.globals, *NUMBERS, *FUNCTIONS, *DTYPES, *self.library_names()}
-        return Fault("E0103", f"unknown name '{name}'", near(name, known) or _FOREIGN.get(name, ""))
+        return Fault("E0103", f"unknown name '{name}'", _FOREIGN.get(name) or near(name, known))
 
     def _binary(self, node: ast.BinOp) -> Any:
         # A long sum nests to the left as deep as it is long, so the left spine is walked in a loop.
@@ -288,14 +293,19 @@ class Expressions:
         return items
 
     def iterate(self, found: Any) -> Iterator[Any]:
-        """The elements of a constant sequence, counted; Fault for what is none."""
+        """The elements of a constant sequence, counted; Fault for what is none, or has more than can be."""
         if isinstance(found, Value):
             if not found.type.rank:
                 raise Fault("E0106", "a scalar cannot be iterated over")
             found = [subscript(self.arrays, found, i) for i in range(found.shape[0])]
         if not isinstance(found, list | tuple | range):
             raise Fault("E0116", f"a range, list or tuple is needed here, not {describe(found)}")
-        for item in found:
+        if isinstance(found, range) and constants.length(found) > MOST_STEPS:
+            raise self._too_long()
+        return self._counted(found)
+
+    def _counted(self, items: Iterable[Any]) -> Iterator[Any]:
+        for item in items:
             self.tick()
             yield item
 
@@ -329,7 +339,7 @@ class Expressions:
     def _attribute(self, node: ast.Attribute) -> Any:
         if isinstance(node.value, ast.Name) and node.value.id in _MODULES and node.value.id not in self.scope:
             raise Fault("E0109", f"'{node.value.id}.{node.attr}': the language's names stand alone",
-                        f"write {node.attr}(...) instead")
+                        f"write {node.attr}{'' if node.attr in NUMBERS else '(...)'}")
         found = self.evaluate(node.value)
         self.arrays.span = self.span(node)
         if isinstance(found, bool | int | float) and node.attr in ("shape", "ndim"):
@@ -341,7 +351,8 @@ class Expressions:
         read = _ATTRIBUTES.get(node.attr)
         if read is None:
             hint = f"write {node.attr}(x, ...) instead" if node.attr in FUNCTIONS \
-                or node.attr in self.library_names() else near(node.attr, _ATTRIBUTES)
+                or node.attr in self.library_names() else \
+                near(node.attr, _ATTRIBUTES) or f"values have {', '.join('.' + name for name in _ATTRIBUTES)}"
             raise Fault("E0109", f"a value has no attribute '{node.attr}'", hint)
         return read(self, found)
 
@@ -386,7 +397,8 @@ class Expressions:
         if isinstance(node.func, ast.Attribute):
             return self._method(node, node.func)
         if not isinstance(node.func, ast.Name):
-            raise Fault("E0110", "only functions are called, by name")
+            raise Fault("E0110", "only functions are called, by name",
+                        "* multiplies; a function is a def at the top level")
         try:
             called = self.lookup(node.func.id)
         except Fault as fault:

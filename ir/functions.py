@@ -371,7 +371,9 @@ def _range(reader: Expressions, *bounds: Any) -> range:
 def _len(reader: Expressions, x: Any) -> int:
     if isinstance(x, Value) and x.type.rank:
         return x.shape[0]
-    if isinstance(x, list | tuple | range):
+    if isinstance(x, range):
+        return constants.length(x)
+    if isinstance(x, list | tuple):
         return len(x)
     raise Fault("E0203", f"{describe(x)} has no length")
 

@@ -24,12 +24,12 @@ def rounded(number: Number, dtype: DType) -> Number:
         whole = int(number)
         limit = _INTEGER_LIMITS[dtype.name]
         if not -limit <= whole < limit:
-            raise Fault("E0309", f"{_short(number)} overflows {dtype}")
+            raise Fault("E0309", f"{short(number)} overflows {dtype}")
         return whole
     try:
         value = float(number)
     except OverflowError:
-        raise Fault("E0309", f"{_short(number)} overflows {dtype}") from None
+        raise Fault("E0309", f"{short(number)} overflows {dtype}") from None
     if not math.isfinite(value):
         return value
     if dtype.name == "f64":
@@ -51,7 +51,8 @@ def _round_float(value: float, dtype: DType) -> float:
     return float(dtype.numpy.type(value))
 
 
-def _short(number: Number) -> str:
+def short(number: Number) -> str:
+    """The number as a message shows it: not all digits of a vast one."""
     if isinstance(number, int) and number.bit_length() > 200:
         return f"an integer of {number.bit_length()} bits"
     return str(number)

@@ -90,7 +90,8 @@ def _module(reader: Statements, items: list[Item], constants: dict[str, Constant
         known = [k for k, v in scope.items() if not isinstance(v, Helper)]
         reader.errors.append(source.diagnostic(
             "E0206", f"the program has no constant '{name}' to set", None,
-            near(name, known) or f"its constants are {', '.join(known) or 'none'}"))
+            near(name, known) or (f"its constants are {', '.join(known)}" if known
+                                                                    else "it has none")))
 
 
 def _continues(item: Item) -> bool:
@@ -112,13 +113,13 @@ def _constants(reader: Statements, chunk: Chunk, constants: dict[str, ConstantVa
         reader._guarded(None, statement)
         for node in ast.walk(statement):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in constants:
-                reader.globals[node.id] = constant(constants[node.id])
+                reader.globals[node.id] = constant(node.id, constants[node.id])
                 used.add(node.id)
 
 
-def constant(value: Any) -> Any:
-    """A constant given from outside, as the reader has it: Python's number for a number of any kind; a string names a
-    dtype, or is a number or a bool. SlpError E0409 for anything else."""
+def constant(name: str, value: Any) -> Any:
+    """The constant `name` given from outside, as the reader has it: Python's number for a number of any kind; a string
+    names a dtype, or is a number or a bool. SlpError E0409 for anything else."""
     if isinstance(value, bool | DType):
         return value
     if isinstance(value, Real):
@@ -133,7 +134,8 @@ def constant(value: Any) -> Any:
             return kind(value)
         except ValueError:
             continue
-    raise SlpError(Diagnostic("E0409", f"'{value}' is neither a number nor a dtype", near(value, DTYPES)))
+    raise SlpError(Diagnostic("E0409", f"cannot read {name}={value}: it is neither a number nor a dtype",
+                              near(value, DTYPES) or f"the dtypes are {', '.join(DTYPES)}"))
 
 
 def _chosen(source: Source, helpers: list[Helper], program: str | None, errors: list[Diagnostic]) -> Helper | None:

@@ -140,7 +140,7 @@ class Statements(Expressions):
 
     def _poison(self, statement: ast.stmt) -> None:
         for node in ast.walk(statement):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id not in RESERVED:
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 self.scope[node.id] = POISON
 
     def _poison_names(self, assigned: re.Match[str] | None) -> None:
@@ -209,18 +209,28 @@ class Statements(Expressions):
             raise Fault("E0203", f"a value is needed here, not {describe(found)}")
         if found.type is not declared:
             code = "E0302" if found.shape == declared.shape else "E0301"
-            raise Fault(code, f"'{statement.target.id}' is declared {declared}, but this is {found.type}")
+            raise self.located(Fault(code, f"'{statement.target.id}' is declared {declared}, but this is {found.type}"),
+                               statement.value)
         self.bind(statement.target, found)
 
     def type(self, node: ast.expr) -> TensorType:
         """A type annotation."""
+        base = node.value if isinstance(node, ast.Subscript) else node
+        if isinstance(base, ast.Name):
+            try:
+                self.lookup(base.id)
+            except Fault as fault:
+                hint = fault.hint or f"the dtypes are {', '.join(DTYPES)}"
+                raise self.located(Fault("E0114", f"unknown type '{base.id}'", hint), base) from None
         found = self.evaluate(node)
         if isinstance(found, Function) and found.name == "bool":
             found = DTYPES["bool"]
         if isinstance(found, DType):
             return TensorType(found)
         if not isinstance(found, TensorType):
-            raise self.located(Fault("E0114", f"a type is needed here, such as f32[3, 4], not {describe(found)}"), node)
+            hint = {"int": "write i64", "float": "write f64"}.get(getattr(found, "name", ""), "")
+            raise self.located(Fault("E0114", f"a type is needed here, such as f32[3, 4], not {describe(found)}", hint),
+                               node)
         return found
 
     def _augmented(self, statement: ast.AugAssign) -> None:
@@ -323,9 +333,13 @@ class Statements(Expressions):
         found = self.evaluate(header.iter)
         if isinstance(found, Value) and not found.type.rank:
             raise self.located(Fault("E0106", "a loop runs over a constant range, list or tuple"), header.iter)
+        try:
+            items = self.iterate(found)
+        except Fault as fault:
+            raise self.located(fault, header.iter) from None
         self.loops += 1
         try:
-            for item in self.iterate(found):
+            for item in items:
                 self.base = compound.base
                 self.bind(header.target, item)
                 self._body(compound, header.body)
@@ -490,8 +504,12 @@ class Statements(Expressions):
             numbers = [self.constant(a) for a in node.args]
             if len(numbers) != 2 or node.keywords or any(not isinstance(n, int | float) for n in numbers):
                 raise self.located(Fault("E0115", f"{node.func.id} takes two numbers"), node)
+            if declared.dtype.kind != ("int" if node.func.id == "integers" else "float"):
+                raise self.located(Fault("E0115", f"{node.func.id} is no sample of {declared.dtype}",
+                                         "integers(low, high) is for i32 and i64, normal and uniform for floating "
+                                         "point"), node)
             return Distribution(node.func.id, (numbers[0], numbers[1]))
-        found = self.constant(node)
+        found = self.evaluate(node)
         if isinstance(found, Constant):
             found = found.number
         if not isinstance(found, bool | int | float):

@@ -38,6 +38,10 @@ class DType:
     def is_float(self) -> bool:
         return self.kind == "float"
 
+    def __getitem__(self, shape: int | tuple[int, ...]) -> TensorType:
+        """`f32[3, 4]`, as signatures in .py files have it."""
+        return TensorType(self, shape if isinstance(shape, tuple) else (shape,))
+
     def __str__(self) -> str:
         return self.name
 

@@ -61,7 +61,7 @@ def chosen_output(graph: Graph, of: str | None) -> Value:
         output = names[of]
     if not output.dtype.is_float:
         raise Fault("E0412", f"the output '{output.name}' has dtype {output.dtype} and no derivative",
-                    "choose another with of=").error(graph.file)
+                    "choose another with of (--of)").error(graph.file)
     return output
 
 

@@ -34,7 +34,7 @@ def derivative(command: _Command) -> _Command:
 
 def seed(required: bool) -> Callable[[_Command], _Command]:
     """The option --random."""
-    return click.option("--random", "seed", metavar="SEED", type=click.IntRange(0), default=0 if required else None,
+    return click.option("--random", "seed", metavar="SEED", default="0" if required else None, callback=_seed,
                         help="Draw the inputs that are not given, as their defaults say.")
 
 
@@ -68,6 +68,12 @@ def _constants(ctx: click.Context, parameter: click.Parameter, given: Sequence[s
             raise SlpError(Diagnostic("E0409", f"cannot read -D {word}", "write -D NAME=VALUE, for example -D L=4"))
         constants[name] = value
     return constants
+
+
+def _seed(ctx: click.Context, parameter: click.Parameter, given: str | None) -> int | None:
+    if given is None or (given.isascii() and given.isdigit() and len(given) < 100):
+        return None if given is None else int(given)
+    raise SlpError(Diagnostic("E0409", f"cannot read --random {given}", "the seed is an integer, not negative"))
 
 
 def _names(ctx: click.Context, parameter: click.Parameter, given: Sequence[str]) -> list[str] | None:

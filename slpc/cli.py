@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from . import __version__
-from .ir.diagnostics import Diagnostic, SlpError
+from .ir.diagnostics import Diagnostic, SlpError, near
 
 COMMANDS = {
     "run": "command_run:run",
@@ -67,6 +67,14 @@ class Commands(click.Group):
         command = getattr(import_module(f".{module}", __package__), function)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(self, ctx: click.Context,
+                        args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click has it, with a near miss for a name that is none."""
+        if not args[0].startswith("-") and args[0] not in COMMANDS:
+            raise SlpError(Diagnostic("E0409", f"there is no command '{args[0]}'",
+                                      near(args[0], COMMANDS) or f"the commands are {', '.join(COMMANDS)}"))
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. A reader of our output that has gone away is no error."""

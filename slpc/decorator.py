@@ -49,9 +49,10 @@ class Program:
         for name in constants:
             if name not in known:
                 raise SlpError(Diagnostic("E0206", f"the program has no constant '{name}' to set",
-                                          near(name, known) or f"its constants are {', '.join(known) or 'none'}",
+                                          near(name, known) or (f"its constants are {', '.join(known)}" if known
+                                                                else "it has none"),
                                           helper.source.file))
-        return elaborate(helper, names | {name: constant(given) for name, given in constants.items()})
+        return elaborate(helper, names | {name: constant(name, given) for name, given in constants.items()})
 
     @functools.cached_property
     def _read(self) -> tuple[Helper, dict[str, Any]]:
@@ -75,7 +76,7 @@ class Program:
                 elif _is_language(called):
                     continue
                 else:
-                    meant = _constant(called)
+                    meant = _constant(name, called)
                 if names.setdefault(name, meant) != meant:
                     raise SlpError(Diagnostic("E0120", f"'{name}' means one thing in {self.__name__} and another in "
                                               f"{function.__name__}, which it calls", "rename one of them",
@@ -91,6 +92,10 @@ class Program:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The value (a tuple where there are several outputs), computed by NumPy."""
         return self._compiled(*args, **kwargs)
+
+    def __reduce__(self) -> str:
+        """Pickled by name, as functions are."""
+        return self.__qualname__
 
     def __repr__(self) -> str:
         return f"<slpc.Program {self.__qualname__}>"
@@ -124,12 +129,12 @@ def _is_language(found: object) -> bool:
     return getattr(found, "__module__", "") == f"{__package__}.lang"
 
 
-def _constant(found: Any) -> Any:
+def _constant(name: str, found: Any) -> Any:
     """A constant of the module as the reader takes it: numbers, dtypes, types, and lists and tuples of these."""
     if isinstance(found, Real | DType):
-        return constant(found)
+        return constant(name, found)
     if type(found) in (list, tuple):
-        return type(found)(map(_constant, found))
+        return type(found)(_constant(name, x) for x in found)
     return found if isinstance(found, str | TensorType) else Outside(type(found).__name__)
 
 

@@ -133,7 +133,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, numpy.ndarray[Any, An
     except MemoryError:
         raise SlpError(Diagnostic("E0408", f"the arrays of {os.fspath(path)!r} do not fit into memory")) from None
     except (OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, zipfile.BadZipFile) as error:
-        hint = "files are read without pickle" if "pickle" in str(error) else ""
+        hint = "files are read without pickle" if "Object arrays" in str(error) else ""
         reason: BaseException | str = error if isinstance(error, OSError) else "it is no .npy or .npz file of numbers"
         raise failure(path, "read", reason, hint) from None
     arrays = {}

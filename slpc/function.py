@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
@@ -169,30 +170,44 @@ class Function:
                 faults.append(Diagnostic("E0402", f"{name} is given twice, by position and by name"))
             else:
                 given[name] = argument
+        missing = []
         for value in self.graph.inputs:
             if value.name not in given:
                 default = self.graph.defaults.get(value.name)
                 if default is None or isinstance(default, Distribution):
-                    faults.append(self._missing(value))
+                    missing.append(value)
                 else:
                     given[value.name] = _filled(default, value)
+        faults += self._missing(missing)
         if faults:
             raise SlpError(faults)
         return tuple([given[name] for name in names])
 
-    def _missing(self, value: Value) -> Diagnostic:
-        if value.name in self.seeds:
-            return Diagnostic("E0407", f"the gradient of an output that is no scalar needs its seed "
-                                       f"{value.name}: {value.type}", "give it, or differentiate a scalar output")
-        return Diagnostic("E0401", f"the input {value.name}: {value.type} is missing",
-                          f"{self.graph.name} takes {', '.join(map(repr, self.graph.inputs))}")
+    def _missing(self, values: Sequence[Value]) -> list[Diagnostic]:
+        """What is missing: inputs, and the seeds of gradients."""
+        seeds = [v for v in values if v.name in self.seeds]
+        plain = [v for v in values if v.name not in self.seeds]
+        found = [Diagnostic("E0407", "the gradient of an output that is no scalar needs its seed, "
+                                     f"the input {v!r}", "give it, or differentiate a scalar output")
+                 for v in seeds]
+        if plain:
+            listed = ", ".join(map(repr, plain))
+            told = f"the input {listed} is missing" if len(plain) == 1 else f"inputs are missing: {listed}"
+            found.append(Diagnostic("E0401", told, "inputs are given by name, or drawn: --random SEED, in Python "
+                                                   "slpc.samples.draw(graph, seed)"))
+        return found
 
     def _listed(self) -> str:
         return f"its inputs are {', '.join(self._names) or 'none'}"
 
     def _out_of_range(self, error: IndexError) -> SlpError:
-        return SlpError(Diagnostic("E0406", f"{self.graph.name}: {error}",
-                                   "an axis of length n is indexed by 0 to n - 1", self.graph.file))
+        """E0406 at the user's line: the emitted line that failed defines a value of the program's."""
+        frames = traceback.extract_tb(error.__traceback__)
+        defined = (frames[-1].line or "").partition(" = ")[0]
+        value = next((v for v in self.graph.values() if v.name == defined), None)
+        span, line = (value.span, memory.source_line(self.graph, value)) if value is not None else (None, "")
+        return SlpError(Diagnostic("E0406", str(error), "an axis of length n is indexed by 0 to n - 1", self.graph.file,
+                                   span, line))
 
     def __repr__(self) -> str:
         return f"<slpc.Function {self.graph.name}({', '.join(map(repr, self.graph.inputs))}), {self.backend}>"

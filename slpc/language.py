@@ -1,16 +1,23 @@
-"""The names of the language with one line about each: for `slpc ops`, for editors (lang.pyi) and for completion."""
+"""The names of the language with one line about each: for `slpc ops`, and for editors.
+
+`python -m slpc.language` writes lang.pyi, the stub from which editors know what `slpc.lang` has.
+"""
 
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
+from pathlib import Path
 from typing import NamedTuple
 
 from .ir.entities import Helper
 from .ir.functions import FUNCTIONS
+from .ir.graph import DISTRIBUTIONS
 from .ir.ops import OPS
 from .ir.parse import prelude
 from .ir.source import Chunk
+from .ir.types import DTYPES
 
 
 class Row(NamedTuple):
@@ -100,3 +107,60 @@ def _docstring(helper: Helper) -> str:
         return str(statement.value.value)
     assert isinstance(statement, ast.Return) and statement.value is not None, f"{helper.name} has no docstring"
     return ast.unparse(statement.value)
+
+
+# For editors -----------------------------------------------------------------------------------------------------
+
+_STUB = '''"""The names of the language, for editors. Written by `python -m slpc.language`; a test keeps it fresh."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+class Value:
+    """A value of a program."""
+
+    shape: tuple[int, ...]
+    ndim: int
+    size: int
+    dtype: Any
+    T: Any
+    mT: Any
+    def __class_getitem__(cls, shape: Any) -> Any: ...
+    def __getitem__(self, index: Any) -> Any: ...
+'''
+_OPERATORS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or")
+_REFLECTED = (*_OPERATORS, *(f"r{name}" for name in _OPERATORS), "lt", "le", "gt", "ge")
+
+
+def stub() -> str:
+    """The text of lang.pyi."""
+    lines = [_STUB.rstrip("\n")]
+    lines += [f"    def __{name}__(self, other: Any) -> Any: ..." for name in _REFLECTED]
+    lines += [f"    def __{name}__(self) -> Any: ..." for name in ("neg", "pos", "invert")]
+    lines.append("")
+    lines += [f"class {name}(Value): ..." for name in DTYPES if not hasattr(builtins, name)]
+    lines += ["", *(f"{name}: float" for name in ("pi", "e", "inf", "nan")), "s_: Any", ""]
+    lines += [f"def {name}(first: Any, second: Any) -> Any: ..." for name in DISTRIBUTIONS]
+    lines += ["def scheduled(function: _Function) -> _Function: ...",
+              "def tile(**sizes: int) -> Callable[[_Function], _Function]: ...", ""]
+    for row in functions():
+        if not hasattr(builtins, row.name):
+            lines += [f"def {_typed(row.usage)} -> Any:", f'    """{row.doc}"""']
+    return "\n".join(lines) + "\n"
+
+
+def _typed(usage: str) -> str:
+    """The call as a signature: a constant's default is itself, a dtype's is left open."""
+    tree = ast.parse(f"def {usage}: ...").body[0]
+    assert isinstance(tree, ast.FunctionDef)
+    arguments = tree.args
+    for argument in (*arguments.args, *arguments.kwonlyargs, *filter(None, (arguments.vararg,))):
+        argument.annotation = ast.Name("Any")
+    arguments.defaults = [ast.Constant(...) if isinstance(d, ast.Name) else d for d in arguments.defaults]
+    return f"{tree.name}({ast.unparse(arguments)})"
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("lang.pyi").write_text(stub(), "utf-8")

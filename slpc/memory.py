@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from .ir.diagnostics import Diagnostic, SlpError
-from .ir.graph import Graph
+from .ir.graph import Graph, Value
 from .ir.show import dying
 
 _SMALL = 1 << 26
@@ -50,7 +51,12 @@ def check(graph: Graph, points: int = 1) -> None:
         raise SlpError(Diagnostic(
             "E0408", f"{graph.name} needs {human(needed)} of memory and the machine has {human(there)}",
             f"the largest value is {largest.name}: {largest.type}, {human(points * largest.type.bytes)}; "
-            "make its sizes smaller, for example with -D", graph.file, largest.span))
+            "make its sizes smaller, for example with -D", graph.file, largest.span, source_line(graph, largest)))
+
+
+def source_line(graph: Graph, value: Value) -> str:
+    """The line of the program's file that a value comes from; empty where it cannot be read."""
+    return linecache.getline(graph.file, value.span.line).rstrip("\n") if value.span is not None else ""
 
 
 def human(count: int) -> str:

@@ -7,6 +7,9 @@
     def f(x: f64):
         ...
 
+`# error` reads a program that has errors. `# slpc run FILE w=1` runs the command line on the program as FILE, in an
+empty folder, on a machine of 16 GiB: out come what it prints on stdout and stderr, and its exit code.
+
 `pytest tests/test_golden.py --update-golden` accepts what comes out now: read the difference before you commit it.
 """
 
@@ -14,11 +17,14 @@ from __future__ import annotations
 
 import difflib
 import shlex
+import tempfile
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from slpc.backends import numpy_backend
+from slpc.cli import main
 from slpc.ir.diagnostics import SlpError
 from slpc.ir.parse import parse
 from slpc.ir.verify import verify
@@ -32,6 +38,8 @@ DASHES = "# ----"
 def output(command: list[str], given: str) -> str:
     """What the command of a golden file's first line makes of its input."""
     verb, *rest = command
+    if verb == "slpc":
+        return run(rest, given)
     constants: dict[str, str] = {}
     passes: list[str] = []
     wrt = None
@@ -61,6 +69,16 @@ def output(command: list[str], given: str) -> str:
     assert parse(text) == graph
     assert str(parse(text)) == text
     return text
+
+
+def run(arguments: list[str], given: str) -> str:
+    """What the command line prints, and how it exits."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("slpc.memory.machine_bytes", lambda: 16 << 30)
+        Path("FILE").write_text(given, "utf-8")
+        result = CliRunner().invoke(main, arguments)
+        return f"{result.output}exit {result.exit_code}\n"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
