@@ -1,0 +1,172 @@
+"""Lower bounds on peak memory: bytes that no schedule within a recomputation budget stays below.
+
+Whatever the order, and however often and deeply values are computed again: the operation with the largest working set
+must run; the outputs stay once they are made, so the last of them stands beside all others; and what is alive at the
+first run of a well chosen operation is bounded by a linear programme (`passes.pivots`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import pairwise
+
+from .liveness import lives
+from .pivots import Programme, ancestors
+from .tasks import Tasks
+
+WORK = {"quick": 2e6, "default": 1e7, "proof": 1e8}
+"""Work spent on one budget, about 3e6 a second. A linear programme costs its columns to the power 1.5."""
+SEGMENTS = {"quick": 4, "default": 12, "proof": 40}
+"""In so many parts of the program the largest working set is a candidate for a pivot."""
+MOST_PIVOTS = 6
+LARGEST = 20_000
+"""Programs with more tasks than that get the combinatorial bounds alone."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Bytes that no schedule stays below, why, and at which tasks. `hint` says how to get a better bound, or ""."""
+
+    bytes: int
+    reason: str
+    tasks: tuple[int, ...] = ()
+    hint: str = ""
+
+
+def lower_bound(tasks: Tasks, budget: float, effort: str = "default", enough: int | None = None) -> Bound:
+    """The best bound found for schedules whose repeats cost at most `budget` times the forward flops.
+
+    `effort` is "quick", "default" or "proof". The search ends when `enough` bytes are reached: the peak of a plan is
+    proven optimal then. The same answer every time.
+    """
+    return lower_bounds(tasks, [budget], effort, [enough])[0]
+
+
+def lower_bounds(tasks: Tasks, budgets: Sequence[float], effort: str = "default",
+                 enough: Sequence[int | None] | None = None) -> list[Bound]:
+    """`lower_bound` at each budget. A bound of a larger budget holds at a smaller one, so more budget never has the
+    larger bound."""
+    simple = max(largest_working_set(tasks), last_output(tasks), key=lambda bound: bound.bytes)
+    found = [simple] * len(budgets)
+    if len(tasks.nodes) <= LARGEST and tasks.nodes:
+        if find_spec("scipy") is None:
+            hint = "pip install 'slpc[plan]' for a better bound"
+            return [Bound(simple.bytes, simple.reason, simple.tasks, hint)] * len(budgets)
+        search = _Search(tasks, effort)
+        for at, budget in enumerate(budgets):
+            goal = enough[at] if enough is not None else None
+            found[at] = max(simple, search.best(budget, simple.bytes, goal), key=lambda bound: bound.bytes)
+    order = sorted(range(len(budgets)), key=lambda at: -budgets[at])
+    for larger, smaller in pairwise(order):
+        if found[smaller].bytes < found[larger].bytes:
+            found[smaller] = found[larger]
+    return found
+
+
+def working_set(tasks: Tasks, task: int) -> int:
+    """Bytes alive while a task runs, whatever else is: operands, results and workspace, once where a result may take
+    an operand's memory."""
+    taken: set[int] = set()
+    used: set[int] = set()
+    saved = 0
+    for read, written in tasks.overwrites[task]:
+        if written not in taken and not tasks.output[read]:
+            taken.add(written)
+            used.add(read)
+            saved += tasks.bytes[written]
+    touched = (*tasks.reads[task], *tasks.writes[task])
+    return sum(tasks.bytes[b] for b in touched) + tasks.workspace[task] - saved
+
+
+def largest_working_set(tasks: Tasks) -> Bound:
+    """The most that a single task needs."""
+    task = max(range(len(tasks.nodes)), key=lambda t: working_set(tasks, t), default=-1)
+    return Bound(working_set(tasks, task), "largest working set", (task,)) if task >= 0 else Bound(0, "no operation")
+
+
+def last_output(tasks: Tasks) -> Bound:
+    """The last of any set of outputs to be made stands beside the others of the set, and beside what it is made from.
+
+    The best set holds the outputs with the largest needs, so one pass in the order of these finds it.
+    """
+    needs = []
+    for task in dict.fromkeys(tasks.writer[b] for b, output in enumerate(tasks.output) if output):
+        made = sum(tasks.bytes[b] for b in tasks.writes[task] if tasks.output[b])
+        held = sum(tasks.bytes[b] for b in tasks.reads[task] if tasks.output[b])
+        needs.append((working_set(tasks, task) - made - held, made, task))
+    total, best = 0, Bound(0, "outputs")
+    for need, made, task in sorted(needs, key=lambda entry: (-entry[0], entry[2])):
+        total += made
+        if total + need > best.bytes:
+            best = Bound(total + need, "outputs", (task,))
+    return best
+
+
+class _Search:
+    """Pivots are added one at a time, as long as the bound grows and there is work left."""
+
+    def __init__(self, tasks: Tasks, effort: str) -> None:
+        self.tasks, self.work = tasks, WORK[effort]
+        self.unit = math.gcd(*tasks.bytes, *tasks.workspace) or 1
+        self.candidates = _candidates(tasks, SEGMENTS[effort])
+        self.above = {p: ancestors(tasks, p) for p in self.candidates}
+        self.singles: dict[int, Programme] = {}
+
+    def best(self, budget: float, known: int, goal: int | None) -> Bound:
+        """The best bound of programmes over pivots, above `known`, or one that is not."""
+        flops, spent = math.floor(budget * self.tasks.forward_flops), 0.0
+        best = Bound(0, "no pivot")
+        chosen: tuple[int, ...] = ()
+        while len(chosen) < MOST_PIVOTS and spent < self.work:
+            start = best.bytes
+            for pivot in self.candidates:
+                pivots = self._with(chosen, pivot)
+                if not pivots or spent >= self.work:
+                    continue
+                programme = self._programme(pivots)
+                spent += len(pivots) * programme.columns ** 1.5
+                reached = self.round_up(programme.solve(flops))
+                if reached > best.bytes:
+                    best = Bound(reached, f"alive at {len(pivots)} operation{'s' * (len(pivots) > 1)}", pivots)
+                if goal is not None and reached >= goal:
+                    return best
+            if best.bytes <= start * 1.001:
+                break
+            chosen = best.tasks
+        return best
+
+    def round_up(self, size: float) -> int:
+        """Every peak is a multiple of the unit of all sizes."""
+        return math.ceil(size / self.unit) * self.unit
+
+    def _programme(self, pivots: tuple[int, ...]) -> Programme:
+        if len(pivots) > 1:
+            return Programme(self.tasks, pivots)
+        if pivots[0] not in self.singles:
+            self.singles[pivots[0]] = Programme(self.tasks, pivots)
+        return self.singles[pivots[0]]
+
+    def _with(self, chosen: tuple[int, ...], pivot: int) -> tuple[int, ...]:
+        """The pivots and one more in their order, or none where it is not comparable with them."""
+        if pivot in chosen:
+            return ()
+        after = [p for p in chosen if self.above[p][pivot]]
+        before = [p for p in chosen if self.above[pivot][p]]
+        return (*before, pivot, *after) if len(before) + len(after) == len(chosen) else ()
+
+
+def _candidates(tasks: Tasks, segments: int) -> list[int]:
+    """Each task of a small program; else the largest working set of each part of it, and its fullest step."""
+    count = len(tasks.nodes)
+    if count <= 2 * segments:
+        return list(range(count))
+    alive = lives(tasks, tasks.order).alive
+    found = []
+    for segment in range(segments):
+        part = range(segment * count // segments, (segment + 1) * count // segments)
+        found.append(max(part, key=lambda t: (working_set(tasks, t), alive[t])))
+    found.append(max(range(count), key=lambda t: alive[t]))
+    return list(dict.fromkeys(found))
