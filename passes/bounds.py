@@ -68,17 +68,13 @@ def lower_bounds(tasks: Tasks, budgets: Sequence[float], effort: str = "default"
 
 def working_set(tasks: Tasks, task: int) -> int:
     """Bytes alive while a task runs, whatever else is: operands, results and workspace, once where a result may take
-    an operand's memory."""
-    taken: set[int] = set()
-    used: set[int] = set()
-    saved = 0
-    for read, written in tasks.overwrites[task]:
-        if written not in taken and not tasks.output[read]:
-            taken.add(written)
-            used.add(read)
-            saved += tasks.bytes[written]
+    over an operand's memory."""
+    saved: dict[tuple[int, int], int] = {}
+    for read, written, offset in tasks.hands_over[task]:
+        if not tasks.output[read]:
+            saved[written, offset] = max(saved.get((written, offset), 0), tasks.bytes[read])
     touched = (*tasks.reads[task], *tasks.writes[task])
-    return sum(tasks.bytes[b] for b in touched) + tasks.workspace[task] - saved
+    return sum(tasks.bytes[b] for b in touched) + tasks.workspace[task] - sum(saved.values())
 
 
 def largest_working_set(tasks: Tasks) -> Bound:

@@ -73,7 +73,7 @@ class Programme:
 
     Window k ends with the first run of p_{k+1}, the last one with the schedule. `runs[i, j]`, for each task: it runs in
     one of the windows i to j. `alive[k]`, for each buffer: it is alive at the first run of pivot k. `dies[k]`: it is
-    read there for the last time and its memory taken by a result.
+    read there for the last time and a result takes over its memory.
     """
 
     def __init__(self, tasks: Tasks, pivots: Sequence[int]) -> None:
@@ -101,16 +101,15 @@ class Programme:
 
     def _runs(self, i: int, j: int) -> Unknowns:
         """A task whose results are all outputs runs once: its results stay. All others run at least once in all."""
-        certain, possible = numpy.zeros(len(self.flops), bool), numpy.ones(len(self.flops), bool)
-        if j < len(self.pivots):  # these windows end at a first run
-            certain |= self.above[j] & (self.below[i - 1] if i else True)
-            possible &= ~self.below[j]
-        else:
-            certain |= self.below[i - 1] if i else True
-        if i:
+        certain, possible = numpy.ones(len(self.flops), bool), numpy.ones(len(self.flops), bool)
+        if i:  # these windows begin after a first run
+            before = self.pivots[i - 1]
+            certain &= self.below[i - 1]
             possible &= ~(self.final & self.above[i - 1])
-            possible[self.pivots[i - 1]] &= not self.final[self.pivots[i - 1]]
-        if j < len(self.pivots):
+            possible[before] = not self.final[before]
+        if j < len(self.pivots):  # these windows end with a first run
+            certain &= self.above[j]
+            possible &= ~self.below[j]
             certain[self.pivots[j]] = possible[self.pivots[j]] = True
         return self._unknowns(certain, possible)
 
@@ -122,7 +121,7 @@ class Programme:
 
     def _dies(self, k: int) -> Unknowns:
         possible = numpy.zeros(len(self.size), bool)
-        possible[[read for read, _ in self.tasks.overwrites[self.pivots[k]]]] = True
+        possible[[read for read, _, _ in self.tasks.hands_over[self.pivots[k]]]] = True
         return self._unknowns(numpy.zeros(len(self.size), bool), possible & ~self.output)
 
     def _inequalities(self) -> tuple[Any, Array]:
@@ -143,7 +142,8 @@ class Programme:
                 rows.add((self.alive[j], buffers, 1), (runs, self.writer, -1), *self._at_hand(i, buffers))
         for k, pivot in enumerate(self.pivots):
             rows.add((self.runs[0, k], self.writer[made], 1), (self.alive[k], made, -1))
-            rows.total([(self.dies[k], numpy.ones(len(buffers)))], len(self.tasks.writes[pivot]))
+            places = {(written, offset) for _, written, offset in self.tasks.hands_over[pivot]}
+            rows.total([(self.dies[k], numpy.ones(len(buffers)))], len(places))
         self.scale = max(float(self.size.max(initial=0)), 1.0)
         for k, pivot in enumerate(self.pivots):
             rows.total([(self.alive[k], self.size / self.scale), (self.dies[k], -self.size / self.scale)],
@@ -191,8 +191,9 @@ class _Rows:
 
     def add(self, *terms: tuple[Unknowns, Array, int]) -> None:
         """One row for each position of the index arrays: the sum of weight * number is at most 0."""
-        limit = sum(-weight * numbers.value[index] for numbers, index, weight in terms)
-        highest = sum(weight * (numbers.column[index] >= 0) for numbers, index, weight in terms if weight > 0)
+        limit: Array = numpy.sum([-weight * numbers.value[index] for numbers, index, weight in terms], axis=0)
+        highest: Array = numpy.sum([(numbers.column[index] >= 0) * weight for numbers, index, weight in terms if weight > 0],
+                                  axis=0)
         needed = highest > limit  # others hold whatever the numbers are
         row = numpy.cumsum(needed) - 1 + self.count
         for numbers, index, weight in terms:

@@ -14,7 +14,7 @@ from slpc.passes.tasks import Tasks
 
 
 def made(reads: list[list[int]], writes: list[list[int]], sizes: list[int], flops: list[int], outputs: set[int],
-         overwrites: list[list[tuple[int, int]]] | None = None, workspace: list[int] | None = None,
+         hands_over: list[list[tuple[int, int, int]]] | None = None, workspace: list[int] | None = None,
          forward: list[bool] | None = None) -> Tasks:
     """Tasks without a graph behind them."""
     nothing: Any = None
@@ -27,31 +27,37 @@ def made(reads: list[list[int]], writes: list[list[int]], sizes: list[int], flop
             readers[b].append(task)
     return Tasks(
         nothing, Target("none"), (nothing,) * count, tuple(map(tuple, reads)), tuple(map(tuple, writes)),
-        tuple(map(tuple, overwrites)) if overwrites else ((),) * count, tuple(flops),
+        tuple(map(tuple, hands_over)) if hands_over else ((),) * count, tuple(flops),
         tuple(workspace) if workspace else (0,) * count, tuple(forward) if forward else (True,) * count,
         (nothing,) * buffers, tuple(writer), tuple(map(tuple, readers)), tuple(sizes),
         tuple(b in outputs for b in range(buffers)))
 
 
 def random_tasks(seed: int, most: int = 8) -> Tasks:
-    """Up to `most` tasks with one or two results and up to three operands, some in place, some free to repeat."""
+    """Up to `most` tasks with one or two results and up to three operands, some in place,
+    some put together from their operands, some free to repeat."""
     draw = random.Random(seed)
     count = draw.randint(2, most)
     reads: list[list[int]] = []
     writes: list[list[int]] = []
     sizes: list[int] = []
-    overwrites: list[list[tuple[int, int]]] = []
+    hands_over: list[list[tuple[int, int, int]]] = []
     for _ in range(count):
         known = len(sizes)
         read = draw.sample(range(known), min(known, draw.choice([0, 1, 1, 1, 2, 2, 3])))
         written = list(range(known, known + draw.choice([1, 1, 1, 1, 2])))
-        sizes.extend(draw.choice([1, 2, 4, 8, 8]) for _ in written)
+        placed = len(read) > 1 and len(written) == 1 and draw.random() < 0.3
+        sizes.extend(sum(sizes[r] for r in read) if placed else draw.choice([1, 2, 4, 8, 8]) for _ in written)
         reads.append(read)
         writes.append(written)
-        overwrites.append([(r, w) for r in read for w in written if sizes[r] == sizes[w] and draw.random() < 0.6])
+        if placed:
+            hands_over.append([(r, known, sum(sizes[b] for b in read[:at])) for at, r in enumerate(read)])
+        else:
+            hands_over.append([(r, w, 0) for r in read for w in written
+                               if sizes[r] == sizes[w] and draw.random() < 0.6])
     used = {b for row in reads for b in row}
     outputs = {b for b in range(len(sizes)) if b not in used or draw.random() < 0.15}
-    return made(reads, writes, sizes, [draw.choice([0, 1, 2, 5]) for _ in reads], outputs, overwrites,
+    return made(reads, writes, sizes, [draw.choice([0, 1, 2, 5]) for _ in reads], outputs, hands_over,
                 [draw.choice([0, 0, 0, 3]) for _ in reads])
 
 
@@ -59,7 +65,7 @@ def least_peak(tasks: Tasks, budget: float) -> int:
     """The least peak of all schedules within the budget: Dijkstra's algorithm on the largest step so far.
 
     A state is what is alive, which tasks have run, and the flops spent again; a move runs a task and drops any of what
-    is alive. What is dropped by a step that could write over it is counted once.
+    is alive. What is dropped by a step that could hand it over is counted once.
     """
     allowed = int(budget * tasks.forward_flops)
     goal = {b for b, output in enumerate(tasks.output) if output}
@@ -92,13 +98,13 @@ def least_peak(tasks: Tasks, budget: float) -> int:
 
 
 def _saved(tasks: Tasks, task: int, dropped: set[int]) -> int:
-    """As `passes.liveness` pairs them: in the order of `overwrites`, each operand and each result once."""
+    """As `passes.liveness` pairs them: in the order of `hands_over`, each operand and each result once."""
     given: set[int] = set()
-    taken: set[int] = set()
+    taken: set[tuple[int, int]] = set()
     saved = 0
-    for read, written in tasks.overwrites[task]:
-        if read in dropped and read not in given and written not in taken:
+    for read, written, at in tasks.hands_over[task]:
+        if read in dropped and read not in given and (written, at) not in taken:
             given.add(read)
-            taken.add(written)
+            taken.add((written, at))
             saved += tasks.bytes[read]
     return saved

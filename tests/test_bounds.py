@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from planning_oracle import least_peak, made, random_tasks
+
 from slpc.passes.bounds import largest_working_set, last_output, lower_bound, lower_bounds
 from slpc.passes.liveness import lives
 
@@ -25,7 +26,7 @@ def test_most_small_graphs_are_proven() -> None:
 
 
 def test_the_working_set_counts_memory_that_is_taken_over_once() -> None:
-    tasks = made([[], [0], [1]], [[0], [1], [2]], [8, 8, 8], [1, 1, 1], {2}, [[], [(0, 1)], []], [0, 0, 5])
+    tasks = made([[], [0], [1]], [[0], [1], [2]], [8, 8, 8], [1, 1, 1], {2}, [[], [(0, 1, 0)], []], [0, 0, 5])
     assert largest_working_set(tasks).bytes == 8 + 8 + 5
     assert largest_working_set(tasks).tasks == (2,)
     assert lives(tasks, (0, 1, 2)).peak == 21
