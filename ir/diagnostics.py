@@ -62,15 +62,14 @@ _WIDEST = 100
 
 def _excerpt(source: str, span: Span) -> list[str]:
     """The source line with carets under the span; a very long line is cut around it."""
-    start, end = span.column, max(span.end, span.column + 1)
     text = "".join(c if c.isprintable() else " " if c == "\t" else "\ufffd" for c in source)
-    offset = 0
-    if len(text) > _WIDEST:
-        offset = max(0, min(start - _WIDEST // 3, len(text) - _WIDEST))
-        text = text[offset:offset + _WIDEST] + (" ..." if offset + _WIDEST < len(text) else "")
-    start, end = start - offset, min(end - offset, _WIDEST + 1)
+    offset = max(0, min(span.column - _WIDEST // 3, len(text) - _WIDEST))
+    shown = text[offset:offset + _WIDEST]
+    start = span.column - offset
+    end = min(max(span.end, span.column + 1) - offset, len(shown))
+    more = " ..." if offset + _WIDEST < len(text) else ""
     number = str(span.line)
-    return [f"  {number} | {text}",
+    return [f"  {number} | {shown}{more}",
             f"  {' ' * len(number)} | {' ' * start}{'^' * max(end - start, 1)}"]
 
 

@@ -21,7 +21,7 @@ def program(command: _Command) -> _Command:
     """The argument FILE and the option -D of a command, as `file` and `constants`."""
     command = click.option("-D", "constants", metavar="NAME=VALUE", multiple=True, callback=_constants,
                            help="Set a constant of the program: a number, true, false or a dtype.")(command)
-    return click.argument("file", metavar="FILE[:NAME]", shell_complete=_complete_files)(command)
+    return click.argument("file", metavar="FILE[:NAME]", shell_complete=complete_files)(command)
 
 
 def derivative(command: _Command) -> _Command:
@@ -51,7 +51,8 @@ def backend(command: _Command) -> _Command:
 
 def output(what: str) -> Callable[[_Command], _Command]:
     """The option -o."""
-    return click.option("-o", "--output", metavar="FILE", type=click.Path(), help=f"Write {what} to a file.")
+    return click.option("-o", "--output", metavar="FILE", shell_complete=complete_files,
+                        help=f"Write {what} to a file.")
 
 
 def inputs(command: _Command) -> _Command:
@@ -164,7 +165,8 @@ def _unreadable(word: str, hint: str) -> SlpError:
 
 # Shell completion ----------------------------------------------------------------------------------------------
 
-def _complete_files(ctx: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:
+def complete_files(ctx: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:
+    """The shell completes files."""
     return [CompletionItem(start, type="file")]
 
 

@@ -29,7 +29,7 @@ An input that is left out takes its default, if that is a number. --json prints 
 @arguments.derivative
 @arguments.seed(required=False)
 @arguments.backend
-@click.option("--out", metavar="FILE.npz", type=click.Path(),
+@click.option("--out", metavar="FILE.npz", shell_complete=arguments.complete_files,
               help="Save the results under value.NAME and grad.NAME, each in its dtype.")
 @arguments.as_json
 def run(file: str, constants: dict[str, str], given: Sequence[str], grad: bool, wrt: list[str] | None, of: str | None,

@@ -43,7 +43,9 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """The text of a program; E0410 where it cannot be read, E0104 where it is not UTF-8. `-` is standard input."""
     try:
         if os.fspath(path) == "-":
-            raw = sys.stdin.buffer.read()
+            raw = b"" if sys.stdin is None else sys.stdin.buffer.read()
+        elif not os.fspath(path):
+            raise failure(path, "read", "its name is empty")
         elif not Path(path).is_dir() and Path(path).exists() and Path(path).stat().st_size > _LARGEST_PROGRAM:
             raise failure(path, "read", "it is larger than 2 GiB")
         else:
@@ -90,11 +92,14 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], objec
 def check_writable(path: str | os.PathLike[str]) -> None:
     """E0410 where a file of that name cannot be written: asked before the work whose result it is to hold."""
     target = Path(path)
+    try:
+        folder = target.resolve().parent
+    except (OSError, ValueError, RuntimeError) as error:
+        raise failure(path, "write", error) from None
     if target.is_dir():
         raise failure(path, "write", "it is a folder")
     if target.exists() and not target.is_file():
         return
-    folder = target.resolve().parent
     if not folder.is_dir():
         raise failure(path, "write", "there is no such folder")
     if not os.access(folder, os.W_OK):

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+
 from slpc.ir.types import DTYPES
 
 Shape = tuple[int, ...]

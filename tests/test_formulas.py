@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import slpc
 from slpc.ir.graph import Graph
 from slpc.ir.ops import OPS
 from slpc.ir.target import Target
 from slpc.passes.liveness import lives
 from slpc.passes.simplify import simplify
 from slpc.passes.tasks import tasks
-
-import slpc
 
 PROGRAMS = Path(__file__).parent.parent / "programs"
 PLAIN = Target("plain", alignment=1)

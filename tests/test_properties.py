@@ -17,6 +17,7 @@ import pytest
 from differences import Arrays, close, difference, directions, inner, run, runner
 from hypothesis import HealthCheck, Phase, given, settings
 from random_programs import Program, programs
+
 from slpc.backends import numpy_backend
 from slpc.ir.graph import Graph
 from slpc.ir.parse import parse
