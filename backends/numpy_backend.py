@@ -12,6 +12,7 @@ import itertools
 import linecache
 import re
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 from ..ir.graph import Constant, Graph, Node, Value
@@ -53,9 +54,18 @@ def load(text: str, name: str = "", *, batch: bool = False) -> Callable[..., tup
     file = f"<slpc {name or 'program'} {next(_counter)}>"
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
     module: dict[str, Any] = {"__name__": file}
-    exec(compile(text, file, "exec"), module)
+    line = 0
+    for part in text.split("\n\n\n"):  # one call on a long text would hold the syntax tree of all of it
+        exec(_moved(compile(part, file, "exec"), line), module)
+        line += part.count("\n") + 3
     function = module.get("ARRAYS") if batch else None
     return function or module["ENTRY"]  # type: ignore[no-any-return]
+
+
+def _moved(code: CodeType, lines: int) -> CodeType:
+    """The same code, its lines counted from further down."""
+    constants = tuple(_moved(c, lines) if isinstance(c, CodeType) else c for c in code.co_consts)
+    return code.replace(co_firstlineno=code.co_firstlineno + lines, co_consts=constants)
 
 
 class _Names:

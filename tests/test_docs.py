@@ -97,6 +97,17 @@ def test_sessions(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not outcome.failed
 
 
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_readme_names_every_page() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert [p.name for p in DOCS.glob("*.md") if f"(docs/{p.name})" not in readme] == []
+
+
 def test_readme_in_a_shell(tmp_path: Path) -> None:
     """Each command of the README's shell session runs on its first program."""
     text = (ROOT / "README.md").read_text("utf-8")
