@@ -13,15 +13,18 @@ from ..ir.diagnostics import Fault
 from ..ir.graph import Graph
 from ..ir.target import Target
 from ..passes.scalarise import scalarise
-from . import llvm_call, llvm_engine
+from . import llvm_batch, llvm_call, llvm_engine
 from .llvm_layout import Field, head, layout_of, read_head
 from .llvm_lowering import lowered
-from .llvm_module import WEIGHT_INLINE, module
-from .llvm_program import Ports, functions, weight
+from .llvm_module import module
+from .llvm_program import Columns, Ports, functions, weight
 
-__all__ = ["TARGET", "Program", "emit", "load", "lowered"]
+__all__ = ["TARGET", "Program", "emit", "emit_batch", "load", "lowered"]
 
 TARGET = Target("llvm")
+
+WEIGHT_POINT, WEIGHT_BATCH = 2_000, 20_000
+"""Programs up to this weight have the functions of mathematics in place of their calls."""
 
 _HAS = lowered() | {"slice", "place"}
 
@@ -33,15 +36,31 @@ def emit(graph: Graph, placement: None = None, *, source: str = "") -> str:
     Fault E0701 where the program cannot be taken apart into scalars.
     """
     assert placement is None
+    graph = _scalars(graph)
+    layout = layout_of(graph)
+    writers, workspace = functions(graph, Ports(layout), "slpc.point")
+    layout = replace(layout, workspace=workspace)
+    return module(head(layout, source or graph.file), writers, [], weight(graph) <= WEIGHT_POINT)
+
+
+def emit_batch(graph: Graph, *, lanes: int = 0) -> str:
+    """The module's text for many points: `slpc.block` computes as many as there are lanes (those of this machine's
+    vector registers, if 0), `slpc.rows` goes over a chunk of them."""
+    graph = _scalars(graph)
+    layout = layout_of(graph)
+    lanes = lanes or llvm_engine.lanes()
+    writers, workspace = functions(graph, Columns(layout, lanes), "slpc.block")
+    layout = replace(layout, workspace=workspace, lanes=lanes)
+    return module(head(layout, graph.file), writers, llvm_batch.rows(lanes), weight(graph) <= WEIGHT_BATCH)
+
+
+def _scalars(graph: Graph) -> Graph:
+    """The graph taken apart into scalars; Fault E0701 where that is not possible, or an operation is missing."""
     graph = scalarise(graph)
     for node in graph.nodes:
         if node.op.name not in _HAS:
             raise Fault("E0701", f"{node.op.name} has no native code yet", "use the backend numpy or torch")
-    layout = layout_of(graph)
-    inline = weight(graph) <= WEIGHT_INLINE
-    writers, workspace = functions(graph, Ports(layout), "slpc.point")
-    layout = replace(layout, workspace=workspace)
-    return module(head(layout, source or graph.file), writers, [], inline)
+    return graph
 
 
 class Program:
@@ -89,6 +108,6 @@ def view(record: Any, field: Field) -> Any:
     return part.view(field.type.dtype.numpy).reshape(field.type.shape)
 
 
-def load(text: str, name: str = "", *, batch: bool = False) -> Program:
-    """The emitted module, as machine code of this process."""
-    return Program(text)
+def load(text: str, name: str = "", *, batch: bool = False) -> Program | llvm_batch.Batch:
+    """The text as machine code of this process: that of `emit`, or with `batch` that of `emit_batch`."""
+    return llvm_batch.Batch(text) if batch else Program(text)

@@ -59,12 +59,13 @@ def record(types: Iterable[tuple[str, TensorType]]) -> Record:
 
 @dataclass(frozen=True)
 class Layout:
-    """A program's records, and the workspace that a call needs, in bytes."""
+    """A program's records, the workspace that a call needs, in bytes, and the points that it computes at once."""
 
     name: str
     inputs: Record
     outputs: Record
     workspace: int = 0
+    lanes: int = 1
 
     @property
     def plain(self) -> bool:
@@ -84,14 +85,14 @@ def head(layout: Layout, source: str) -> list[str]:
     lines = [f"; {layout.name}: emitted by slpc{' from ' + shown if shown else ''}"]
     lines += [f"; input {f.name}: {f.type}" for f in layout.inputs.fields]
     lines += [f"; output {f.name}: {f.type}" for f in layout.outputs.fields]
-    return [*lines, f"; workspace {layout.workspace}", ""]
+    return [*lines, f"; workspace {layout.workspace}", f"; lanes {layout.lanes}", ""]
 
 
 def read_head(text: str) -> Layout:
     """The layout that a text's head says."""
     inputs: list[tuple[str, TensorType]] = []
     outputs: list[tuple[str, TensorType]] = []
-    name, workspace = "", 0
+    name, numbers = "", {"workspace": 0, "lanes": 1}
     for line in text.splitlines():
         if not line.startswith("; "):
             break
@@ -99,11 +100,11 @@ def read_head(text: str) -> Layout:
         if word in ("input", "output"):
             label, _, type = rest.partition(": ")
             (inputs if word == "input" else outputs).append((label, _read_type(type)))
-        elif word == "workspace":
-            workspace = int(rest)
+        elif word in numbers:
+            numbers[word] = int(rest)
         else:
             name = word.rstrip(":")
-    return Layout(name, record(inputs), record(outputs), workspace)
+    return Layout(name, record(inputs), record(outputs), **numbers)
 
 
 def _read_type(text: str) -> TensorType:

@@ -187,9 +187,24 @@ def _float_floor(w: Writer, a: Lane, b: Lane) -> Lane:
 
 @_row("pow")
 def _pow(w: Writer, node: Node, v: Sequence[Lane]) -> Lane:
-    if node.results[0].dtype.is_float:
+    if not node.results[0].dtype.is_float:
+        return w.integer_power(*v)
+    exponent = node.operands[1]
+    short = _POWERS.get(float(exponent.number)) if isinstance(exponent, Constant) else None
+    if short is None:
         return _function(w, node, v)
-    return w.integer_power(*v)
+    return rounded(w, short(rounded(w, v[0], f64)), node.results[0].dtype)
+
+
+def _square(x: Lane) -> Lane:
+    return x * x
+
+
+_POWERS: dict[float, Callable[[Lane], Lane]] = {
+    1.0: lambda x: x, 2.0: _square, 3.0: lambda x: x * x * x, 4.0: lambda x: _square(_square(x)),
+    -1.0: lambda x: 1.0 / x, -2.0: lambda x: _square(1.0 / x),
+}
+"""Powers that a few operations give within 1.5 ulp, without overflow on the way."""
 
 
 # Functions -------------------------------------------------------------------------------------------------------

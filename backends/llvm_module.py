@@ -7,9 +7,6 @@ from collections.abc import Iterable, Sequence
 from .llvm_math import SELDOM, define
 from .llvm_writer import Writer
 
-WEIGHT_INLINE = 40_000
-"""Programs up to this weight have the functions of mathematics in place of their calls."""
-
 
 def module(head: Sequence[str], writers: Iterable[Writer], more: Sequence[str], inline: bool) -> str:
     """The module's text. `more` are functions that stand as they are, with their declarations among them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -16,7 +16,7 @@ BACKENDS = {"numpy": "backends.numpy_backend", "llvm": "backends.llvm_backend"}
 
 What `load` returns takes the inputs by position and returns a tuple of the outputs. It may also have
 `direct(flat, call, names)`, functions that Python calls in place of `Function`'s own, and `bound(given, found)`, which
-is for `Function.bind`.
+is for `Function.bind`. A module that emits other text for many points has `emit_batch(graph)`.
 """
 
 
@@ -40,7 +40,7 @@ class Function:
     `f(1.5, 0.5)` or `f(w1=1.5, w2=0.5)`; numeric defaults fill what is left out. Returns the value (a tuple where the
     program has several outputs), and with gradients `(value, {input: gradient})`. Arrays in have exactly the dtype and
     shape of the program; Python numbers and lists are converted. A program of f64 scalars takes and returns plain
-    floats. With `batch`, inputs are arrays of points, or numbers that all points share.
+    floats. If it is `batched`, inputs are arrays of points, or values that all points share.
 
     `f.flat(1.5, 0.5)` is the same call, its results as one tuple: the values, then the gradients in the order of `wrt`.
     Both raise SlpError E0401 to E0408 for arguments that do not fit. They are slots rather than methods: native code
@@ -50,8 +50,24 @@ class Function:
     by name. Pickled as the program's text.
     """
 
-    __slots__ = ("__call__", "_count", "_entry", "_loaded", "_names", "_plain", "_roomy", "_values", "backend", "batch",
-                 "flat", "graph", "seeds", "text", "wrt")
+    __slots__ = (
+        "__call__",
+        "_count",
+        "_entry",
+        "_loaded",
+        "_many",
+        "_names",
+        "_plain",
+        "_roomy",
+        "_values",
+        "backend",
+        "batched",
+        "flat",
+        "graph",
+        "seeds",
+        "text",
+        "wrt",
+    )
 
     __call__: Callable[..., Any]
     flat: Callable[..., tuple[Any, ...]]
@@ -62,14 +78,15 @@ class Function:
         self.text = text
         self.wrt = tuple(wrt)
         self.seeds = tuple(seeds)
-        self.batch = batch
+        self.batched = batch
+        self._many: Function | None = self if batch else None
         self.backend = backend
         self._entry = self._loaded = entry
         self._values = values
         self._names = tuple(v.name for v in graph.inputs)
         self._count = len(graph.inputs)
         self._plain = not batch and _plain(graph)
-        self._roomy = False
+        self._roomy = getattr(entry, "streams", False)
         self.flat, self.__call__ = self._flat, self._call
         direct = getattr(entry, "direct", None) if self._plain else None
         if direct is not None:
@@ -87,6 +104,28 @@ class Function:
     def outputs(self) -> dict[str, str]:
         """The type of each output by name, gradients last."""
         return {v.name: str(v.type) for v in self.graph.outputs}
+
+    def batch(self, *args: Any, **kwargs: Any) -> Any:
+        """The program at many points: each input is an array of points along its first axis, of any strides, or one
+        value that all points share. Returns what a call returns, the points along the first axis of each result.
+
+        A program of several inputs also takes one matrix, a point in each row, the inputs side by side. SlpError E0401
+        to E0408 for arguments that do not fit; E0404 too where the backend has no batches of arrays.
+        """
+        if self._many is None:
+            self._many = build(self.graph, values=self._values, wrt=self.wrt, seeds=self.seeds, batch=True,
+                               backend=self.backend)
+        width = sum(v.type.size for v in self.graph.inputs)
+        if len(args) == 1 and not kwargs and self._count > 1 and getattr(args[0], "shape", ())[1:] == (width,):
+            args = tuple(self._side_by_side(args[0]))
+        return self._many(*args, **kwargs)
+
+    def _side_by_side(self, rows: Any) -> Iterator[Any]:
+        """The inputs that stand in the columns of a matrix."""
+        start = 0
+        for v in self.graph.inputs:
+            yield rows[:, start:start + v.type.size].reshape(len(rows), *v.shape)
+            start += v.type.size
 
     def bind(self, given: Any, out: Any = None) -> Callable[[], Any]:
         """A function without arguments that reads all inputs from one array and writes all outputs to another, each end
@@ -126,7 +165,7 @@ class Function:
 
     def _general(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Arrays, or scalars of several dtypes."""
-        points = self._points(args) if self.batch else None
+        points = self._points(args) if self.batched else None
         if not self._roomy:
             memory.check(self.graph, points or 1)
             self._roomy = points is None
@@ -136,7 +175,7 @@ class Function:
                 results = self._entry(*ready)
             else:
                 results = self._entry(*(
-                    inputs.convert(given, value, (points,) if _rank(given) else ())
+                    inputs.convert(given, value, (points, *value.shape) if _many(given, value) else value.shape)
                     for given, value in zip(args, self.graph.inputs)))
         except IndexError as error:
             raise self._out_of_range(error) from None
@@ -144,10 +183,7 @@ class Function:
 
     def _points(self, args: Sequence[Any]) -> int:
         """How many points a batch has: the length of the first argument that is an array."""
-        for given in args:
-            if _rank(given):
-                return len(given)
-        return 1
+        return next((len(given) for given, value in zip(args, self.graph.inputs) if _many(given, value)), 1)
 
     def _arranged(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """One argument for each input, in order; every fault of the call in one SlpError."""
@@ -213,7 +249,7 @@ class Function:
         return f"<slpc.Function {self.graph.name}({', '.join(map(repr, self.graph.inputs))}), {self.backend}>"
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return (_restored, (str(self.graph), self.graph.file, self._values, self.wrt, self.seeds, self.batch,
+        return (_restored, (str(self.graph), self.graph.file, self._values, self.wrt, self.seeds, self.batched,
                             self.backend))
 
 
@@ -222,14 +258,17 @@ def build(graph: Graph, *, values: int, wrt: Sequence[str] = (), seeds: Sequence
     """Emit `graph` by a backend and load what it emitted. The first `values` outputs are values, the others are the
     gradients of `wrt`."""
     module = backend_named(backend)
-    if batch and any(v.shape for v in graph.values()):
+    emit = module.emit
+    if batch and hasattr(module, "emit_batch"):
+        emit = module.emit_batch
+    elif batch and any(v.shape for v in graph.values()):
         array = next(v for v in graph.values() if v.shape)
         raise SlpError(Diagnostic("E0404", f"batch=True is for programs of scalars, and {array!r} is an array", "",
                                   graph.file, array.span))
     from .passes.legalize import legalize
 
     legal = legalize(graph, module.TARGET)
-    text = module.emit(legal)
+    text = emit(legal)
     try:
         entry = module.load(text, batch=True) if batch else module.load(text)
     except ModuleNotFoundError as error:
@@ -252,9 +291,14 @@ def _plain(graph: Graph) -> bool:
     return all(not v.shape and v.dtype.name == "f64" for v in (*graph.inputs, *graph.outputs))
 
 
-def _rank(given: Any) -> int:
+def _many(given: Any, value: Value) -> bool:
+    """Has an argument of a batch the points as its first axis?"""
     rank = getattr(given, "ndim", None)
-    return rank if isinstance(rank, int) else int(isinstance(given, list | tuple))
+    if not isinstance(rank, int):
+        import numpy
+
+        rank = numpy.ndim(given) if isinstance(given, list | tuple) else 0
+    return rank > len(value.shape)
 
 
 def _filled(default: Any, value: Value) -> Any:
