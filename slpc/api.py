@@ -32,6 +32,8 @@ def parse(text: str, /, **constants: Any) -> Graph:
 
     SlpError with a diagnostic for each fault of the text.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"the text of a program is a str, not {type(text).__name__}")
     return _parse(text, "", None, **constants)
 
 
@@ -54,6 +56,9 @@ def graph_of(source: Source, /, **constants: Any) -> Graph:
             raise SlpError(Diagnostic("E0206", f"the constants of {source.name} are settled: it is a Graph already",
                                       "give them to slpc.load or slpc.parse", source.file))
         return source
+    if not isinstance(source, str | os.PathLike):
+        hint = ": put @slpc.program above it" if callable(source) else ""
+        raise TypeError(f"a program is a path, a Graph or a @slpc.program, not {type(source).__name__}{hint}")
     return load(source, **constants)
 
 

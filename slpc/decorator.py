@@ -7,6 +7,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from numbers import Real
 from types import FunctionType
 from typing import Any
@@ -52,7 +53,8 @@ class Program:
                                           near(name, known) or (f"its constants are {', '.join(known)}" if known
                                                                 else "it has none"),
                                           helper.source.file))
-        return elaborate(helper, names | {name: constant(name, given) for name, given in constants.items()})
+        fresh = deepcopy({name: found for name, found in names.items() if isinstance(found, list)})
+        return elaborate(helper, names | fresh | {name: constant(name, given) for name, given in constants.items()})
 
     @functools.cached_property
     def _read(self) -> tuple[Helper, dict[str, Any]]:

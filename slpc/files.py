@@ -122,7 +122,17 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> Non
             stored[name + _DTYPE] = numpy.asarray("bf16")
             array = array.view(numpy.uint16)
         stored[name] = array
-    write_whole(path, lambda stream: numpy.savez(stream, allow_pickle=False, **stored))
+    write_whole(path, lambda stream: _write_npz(stream, stored))
+
+
+def _write_npz(stream: IO[bytes], arrays: Mapping[str, Any]) -> None:
+    """As numpy.savez does, which takes no array called `file`."""
+    from numpy.lib import format
+
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                format.write_array(member, array, allow_pickle=False)
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, numpy.ndarray[Any, Any]]:

@@ -85,6 +85,8 @@ def _spelled(dtype: DType) -> str:
 
 
 def _shape_hint(given: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    if not wanted:
+        return "give a number"
     if given != wanted and given[::-1] == wanted:
         return "it is the transpose: give it as x.T"
     if tuple(n for n in given if n != 1) == tuple(n for n in wanted if n != 1):

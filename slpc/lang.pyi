@@ -1,4 +1,4 @@
-"""The names of the language, for editors. Written by `python -m slpc.language`; a test says when it is stale."""
+"""The names of the language, for editors. Written by `python -m slpc.language`; a test keeps it fresh."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

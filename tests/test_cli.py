@@ -342,7 +342,7 @@ def test_a_file_that_is_replaced_is_whole_before_it_is_there(tmp_path: Path, mon
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("numpy.savez", full)
+    monkeypatch.setattr("numpy.lib.format.write_array", full)
     slpc_run("run", LECTURE, "--out", str(target), code=2)
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
 
