@@ -59,7 +59,7 @@ class Stage:
 
     @cached_property
     def exit_bytes(self) -> int:
-        return self.tasks.bytes[self.segment.exit] if self.segment.exit >= 0 else 0
+        return self.chain.bytes[self.segment.exit] if self.segment.exit >= 0 else 0
 
     @cached_property
     def reads_exit(self) -> bool:
@@ -69,13 +69,13 @@ class Stage:
     @cached_property
     def gradients(self) -> int:
         """Bytes that stay once the backward part is done."""
-        return sum(self.tasks.bytes[b] for t in self.segment.backward for b in self.tasks.writes[t]
+        return sum(self.chain.bytes[b] for t in self.segment.backward for b in self.tasks.writes[t]
                    if b in self.chain.sticky)
 
     @cached_property
     def alone(self) -> int:
         """Peak of the forward part when nothing is kept but the exit."""
-        return _peak(self.tasks, self.again, (), {self.segment.exit})
+        return _peak(self.chain, self.again, (), {self.segment.exit})
 
     @cached_property
     def again(self) -> list[int]:
@@ -91,17 +91,17 @@ class Stage:
     def option(self, kept: Collection[int]) -> Option:
         """The numbers of keeping these of the segment's own buffers."""
         tasks, held = self.tasks, set(kept)
-        size = sum(tasks.bytes[b] for b in held)
+        size = sum(self.chain.bytes[b] for b in held)
         order = self.backward(held)
         flops = sum(tasks.flops[t] for t in order) - sum(tasks.flops[t] for t in self.segment.backward)
-        forward = _peak(tasks, self.again, (), {*held, self.segment.exit})
+        forward = _peak(self.chain, self.again, (), {*held, self.segment.exit})
         incoming, passing = self.cotangents
         start = [*held, *incoming]
         if self.reads_exit:
             start.append(self.segment.exit)
         stay = self.chain.sticky | passing | self.outgoing
         return Option(frozenset(self.buffers.index(b) for b in held), size, flops, forward,
-                      _peak(tasks, order, start, stay))
+                      _peak(self.chain, order, start, stay))
 
     @cached_property
     def cotangents(self) -> tuple[list[int], frozenset[int]]:
@@ -170,18 +170,19 @@ def _pareto(options: Collection[Option]) -> list[Option]:
     return found
 
 
-def _peak(tasks: Tasks, order: Sequence[int], start: Collection[int], stay: Collection[int]) -> int:
+def _peak(chain: Chain, order: Sequence[int], start: Collection[int], stay: Collection[int]) -> int:
     """Most bytes alive in a stretch: `start` are there before, `stay` are there after, what else it reads is outside."""
+    tasks, size = chain.tasks, chain.bytes
     last: dict[int, int] = {}
     for step, task in enumerate(order):
         for b in tasks.reads[task]:
             last[b] = step
-    alive = sum(tasks.bytes[b] for b in start)
+    alive = sum(size[b] for b in start)
     there = set(start)
     peak = alive
     for step, task in enumerate(order):
         new = [b for b in tasks.writes[task] if b not in there]
-        alive += sum(tasks.bytes[b] for b in new)
+        alive += sum(size[b] for b in new)
         there.update(new)
         dying = [b for b in tasks.reads[task] if b in there and last[b] == step and b not in stay]
         handed = set()
@@ -190,10 +191,10 @@ def _peak(tasks: Tasks, order: Sequence[int], start: Collection[int], stay: Coll
                 handed.add((w, at))
                 dying.remove(r)
                 there.remove(r)
-                alive -= tasks.bytes[r]
+                alive -= size[r]
         peak = max(peak, alive + tasks.workspace[task])
         for b in (*dying, *(b for b in new if b not in last and b not in stay)):
-            alive -= tasks.bytes[b]
+            alive -= size[b]
             there.remove(b)
     return peak
 
@@ -215,7 +216,7 @@ class Programme:
         self.kinds = tuple(kinds)
         self.crossing = [0] * (self.n + 1)
         for at, stage in enumerate(self.stages):
-            self.crossing[at + 1] = sum(self.tasks.bytes[b] for b in stage.cotangents[0])
+            self.crossing[at + 1] = sum(self.chain.bytes[b] for b in stage.cotangents[0])
         self.rows: dict[tuple[object, ...], Row] = {}
         for length in range(1, self.n + 1):
             for s in range(self.n - length + 1):

@@ -43,9 +43,25 @@ class Chain:
     shared: frozenset[int]
 
     @cached_property
+    def assembled(self) -> frozenset[int]:
+        """Outputs that are put together from pieces that lie in their memory already."""
+        tasks = self.tasks
+        return frozenset(
+            w for task, handed in enumerate(tasks.hands_over) for w in tasks.writes[task]
+            if tasks.output[w] and tasks.nodes[task].op.name == "place"
+            and sum(tasks.readers[r] == (task,) for r, _, _ in handed) == len(tasks.reads[task]))
+
+    @cached_property
     def sticky(self) -> frozenset[int]:
-        """Backward buffers that stay: outputs, and what an output takes over."""
-        return _sticky(self.tasks)
+        """Backward buffers that stay once they are made: outputs, and the pieces of outputs."""
+        tasks = self.tasks
+        outputs = {b for b, output in enumerate(tasks.output) if output}
+        return frozenset(outputs.union(*(tasks.reads[tasks.writer[b]] for b in self.assembled)))
+
+    @cached_property
+    def bytes(self) -> tuple[int, ...]:
+        """Of each buffer; what is assembled from pieces takes no more than they."""
+        return tuple(0 if b in self.assembled else size for b, size in enumerate(self.tasks.bytes))
 
 
 def chains(tasks: Tasks) -> list[Chain]:
@@ -67,15 +83,6 @@ def chains(tasks: Tasks) -> list[Chain]:
 
 def _thinned(cuts: Sequence[int]) -> Sequence[int]:
     return cuts[::-(-len(cuts) // MOST)]
-
-
-def _sticky(tasks: Tasks) -> frozenset[int]:
-    found = {b for b, output in enumerate(tasks.output) if output}
-    for task in range(len(tasks.nodes) - 1, -1, -1):
-        for r, w, _ in tasks.hands_over[task]:
-            if w in found and tasks.nodes[task].op.name in ("place", "copy") and tasks.readers[r] == (task,):
-                found.add(r)
-    return frozenset(found)
 
 
 def _period(kinds: Sequence[int]) -> int:
