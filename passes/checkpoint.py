@@ -1,0 +1,319 @@
+"""Checkpoint: the order of execution, with recomputation, that has the least peak memory within a budget of flops.
+
+Several ways are tried and the best is kept: the textbook's choices, a dynamic programme over the chain of segments
+(`passes.chain`), and local search from each of them (`passes.search`). What they find goes into one archive, a set of
+orders that no other beats in flops and peak; a budget takes the best that it can pay for. The runs that fill the archive
+depend on the budget only through the rung of a ladder that it stands on, so more budget never gives more memory.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy
+
+from ..ir.diagnostics import Fault, near
+from ..ir.graph import Graph
+from ..ir.target import Target
+from .arena import Placement, place
+from .bounds import Bound, lower_bound
+from .chain import Programme
+from .legalize import legalize
+from .liveness import Lives, lives
+from .policies import POLICIES
+from .recompute import keeping
+from .schedule import scheduled
+from .search import Search
+from .segments import chains
+from .tasks import Tasks, tasks
+
+LADDER = (0.0, 0.02, 0.05, 0.1, 0.15, 0.25, 0.33, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, math.inf)
+"""Budgets at which the search is run; it fills the gaps with what it passes on the way."""
+
+EFFORTS = {"quick": 1, "default": 4, "proof": 12}
+"""Rounds of local search from each start."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A textbook choice on the same graph."""
+
+    name: str
+    peak_bytes: int
+    recompute_flops: int
+    recompute_fraction: float
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """An order of execution and what it takes. Bytes are beyond the inputs; flops are arithmetic operations."""
+
+    tasks: Tasks
+    order: tuple[int, ...]
+    budget: float | None
+    memory_limit: int | None
+    policy: str
+    effort: str
+    found_by: str
+    seconds: float
+    marks: tuple[Mark, ...] = field(default=())
+
+    @cached_property
+    def lives(self) -> Lives:
+        """Which copy is alive when."""
+        return lives(self.tasks, self.order)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The plan as a program: `@scheduled`, printable, and run as it stands."""
+        return scheduled(self.tasks, self.order)
+
+    @cached_property
+    def placement(self) -> Placement:
+        """Where each value of `graph` lies in the arena."""
+        return place(self.graph, self.tasks.target)
+
+    @property
+    def peak_bytes(self) -> int:
+        """What the arena takes, and so what a first call is measured at."""
+        return self.placement.size
+
+    @property
+    def timeline(self) -> tuple[int, ...]:
+        """Bytes alive at each step."""
+        return self.lives.alive
+
+    @cached_property
+    def keep_all_bytes(self) -> int:
+        """The peak of the same graph when everything is kept, in the order of its text."""
+        return lives(self.tasks, self.tasks.order).peak
+
+    @cached_property
+    def bound(self) -> Bound:
+        """A lower bound on the peak of every order that recomputes no more than the budget (or than this plan)."""
+        return lower_bound(self.tasks, self.budget if self.budget is not None else self.recompute_fraction)
+
+    @property
+    def lower_bound_bytes(self) -> int:
+        """See `bound`."""
+        return min(self.bound.bytes, self.peak_bytes)
+
+    @property
+    def gap(self) -> float:
+        """(peak - bound) / bound; 0 where they are equal."""
+        return (self.peak_bytes - self.lower_bound_bytes) / self.lower_bound_bytes if self.peak_bytes else 0.0
+
+    @property
+    def proven(self) -> bool:
+        """No order within the budget has a lower peak."""
+        return self.peak_bytes == self.lower_bound_bytes
+
+    @property
+    def forward_flops(self) -> int:
+        """Flops of the forward program, once."""
+        return self.tasks.forward_flops
+
+    @cached_property
+    def recompute_flops(self) -> int:
+        """Flops of all that runs again."""
+        return _flops(self.tasks, self.order) - sum(self.tasks.flops)
+
+    @property
+    def recompute_fraction(self) -> float:
+        """Of the forward flops."""
+        return self.recompute_flops / self.forward_flops if self.forward_flops else 0.0
+
+    @property
+    def region_flops(self) -> int:
+        """Flops that regions compute again inside themselves, which no budget is charged for."""
+        return 0
+
+    @cached_property
+    def kept(self) -> tuple[str, ...]:
+        """Names of the forward values that the backward pass reads and that are computed once."""
+        seen = self.tasks
+        runs = [0] * len(seen.nodes)
+        for t in self.order:
+            runs[t] += 1
+        return tuple(seen.values[b].name for b, t in enumerate(seen.writer)
+                     if seen.forward[t] and runs[t] == 1 and any(not seen.forward[r] for r in seen.readers[b]))
+
+
+def plan(graph: Graph, target: Target, *, recompute_budget: float | None = None, memory_limit: int | None = None,
+         keep: str | None = None, policy: str | None = None, effort: str = "default") -> Plan:
+    """The plan of least peak within `recompute_budget` (a fraction of the forward flops; 0 unless said), or the one of
+    least recomputation within `memory_limit` bytes, or a textbook `policy`, or to `keep` the forward values of a pattern.
+
+    Raises Fault E0602 for a budget that is none, E0603 for a limit that cannot be met, E0604 for an unknown policy or
+    effort, E0605 for a pattern that names nothing.
+    """
+    began = time.perf_counter()
+    _check(recompute_budget, policy, effort)
+    seen = tasks(legalize(graph, target), target)
+    if policy is not None or keep is not None:
+        order = POLICIES[policy](seen) if policy is not None else keeping(seen, _named(seen, keep or ""))
+        return Plan(seen, tuple(order), None, None, policy or f"keep {keep}", effort, policy or "keep",
+                    time.perf_counter() - began)
+    planner = Planner(seen, effort)
+    if memory_limit is not None:
+        found = planner.within_memory(memory_limit)
+    else:
+        found = planner.within_budget(recompute_budget or 0.0)
+    return Plan(seen, found.order, None if memory_limit is not None else recompute_budget or 0.0, memory_limit, "", effort,
+                found.by, time.perf_counter() - began, planner.marks)
+
+
+def curve(graph: Graph, target: Target, budgets: Sequence[float], *, effort: str = "default") -> list[Plan]:
+    """A plan for each budget, in increasing order; the peaks fall or stay."""
+    seen = tasks(legalize(graph, target), target)
+    planner = Planner(seen, effort)
+    plans = []
+    for budget in sorted(budgets):
+        _check(budget, None, effort)
+        began = time.perf_counter()
+        found = planner.within_budget(budget)
+        plans.append(Plan(seen, found.order, budget, None, "", effort, found.by, time.perf_counter() - began,
+                          planner.marks))
+    return plans
+
+
+def _check(budget: float | None, policy: str | None, effort: str) -> None:
+    if budget is not None and not budget >= 0:
+        raise Fault("E0602", f"a budget of {budget} is none", "it is a fraction of the forward flops, from 0 up")
+    if policy is not None and policy not in POLICIES:
+        raise Fault("E0604", f"there is no policy '{policy}'", near(policy, POLICIES) or f"one of {', '.join(POLICIES)}")
+    if effort not in EFFORTS:
+        raise Fault("E0604", f"there is no effort '{effort}'", near(effort, EFFORTS) or f"one of {', '.join(EFFORTS)}")
+
+
+def _named(seen: Tasks, pattern: str) -> list[int]:
+    names = {b: v.name for b, v in enumerate(seen.values) if seen.forward[seen.writer[b]]}
+    found = [b for b, name in names.items() if fnmatch.fnmatchcase(name, pattern)]
+    if not found:
+        raise Fault("E0605", f"'{pattern}' is the name of no value of the forward program",
+                    near(pattern.strip("*?"), names.values()) or f"its values are {', '.join(list(names.values())[:8])}, ...")
+    return found
+
+
+def _flops(seen: Tasks, order: Sequence[int]) -> int:
+    return sum(seen.flops[t] for t in order)
+
+
+@dataclass(frozen=True)
+class Found:
+    """An order in the archive."""
+
+    flops: int
+    peak: int
+    order: tuple[int, ...]
+    by: str
+
+
+class Archive:
+    """Orders that no other beats in flops and peak at once, by increasing flops (and so by decreasing peak)."""
+
+    def __init__(self) -> None:
+        self.entries: list[Found] = []
+
+    def add(self, flops: int, peak: int, order: Sequence[int], by: str) -> None:
+        """Keep it, if nothing there is as good."""
+        at = bisect_right(self.entries, flops, key=lambda f: f.flops)
+        if at and self.entries[at - 1].peak <= peak:
+            return
+        end = at
+        while end < len(self.entries) and self.entries[end].peak >= peak:
+            end += 1
+        if at and self.entries[at - 1].flops == flops:
+            at -= 1
+        self.entries[at:end] = [Found(flops, peak, tuple(order), by)]
+
+    def within(self, flops: int) -> Found:
+        """The least peak for so many flops."""
+        return self.entries[bisect_right(self.entries, flops, key=lambda f: f.flops) - 1]
+
+
+class Planner:
+    """The archive of one program, filled rung by rung."""
+
+    def __init__(self, seen: Tasks, effort: str) -> None:
+        self.tasks = seen
+        self.rounds = EFFORTS[effort]
+        self.base = sum(seen.flops)
+        self.archive = Archive()
+        self.climbed = 0
+        marks = []
+        self.policies: list[Found] = []
+        for name, policy in POLICIES.items():
+            order = policy(seen)
+            found = self._add(order, name)
+            self.policies.append(found)
+            marks.append(Mark(name, found.peak, found.flops - self.base, self._fraction(found.flops)))
+        self.marks = tuple(marks)
+        most = int(self.policies[0].peak * 1.25)
+        self.programmes = [Programme(chain, most) for chain in chains(seen)] if most else []
+
+    def _fraction(self, flops: int) -> float:
+        forward = self.tasks.forward_flops
+        return (flops - self.base) / forward if forward else 0.0
+
+    def _add(self, order: Sequence[int], by: str) -> Found:
+        found = Found(_flops(self.tasks, order), lives(self.tasks, order).peak, tuple(order), by)
+        self.archive.add(found.flops, found.peak, order, by)
+        return found
+
+    def _most(self, budget: float) -> int:
+        """Flops in all that a budget allows."""
+        return self.base + int(min(budget, 1e6) * self.tasks.forward_flops)
+
+    def within_budget(self, budget: float) -> Found:
+        """The least peak found."""
+        self._climb(bisect_left(LADDER, budget))
+        return self.archive.within(self._most(budget))
+
+    def within_memory(self, limit: int) -> Found:
+        """The least recomputation found; Fault E0603 if nothing fits."""
+        for rung in range(len(LADDER)):
+            self._climb(rung)
+            fits = [f for f in self.archive.entries if f.peak <= limit]
+            if fits:
+                return fits[0]
+        raise self._infeasible(limit)
+
+    def _infeasible(self, limit: int) -> Fault:
+        least = self.archive.entries[-1]
+        seen = self.tasks
+        bound = lower_bound(seen, math.inf)
+        alive = lives(seen, least.order)
+        forced = seen.nodes[least.order[alive.peak_step]].result
+        return Fault("E0603", f"no plan fits into {limit:,} bytes: the least that was found is {least.peak:,} bytes, and "
+                              f"nothing can go below {bound.bytes:,}",
+                     f"the peak is at '{forced.name}'; {bound.reason}")
+
+    def _climb(self, rung: int) -> None:
+        """Search at each rung up to this one."""
+        while self.climbed <= min(rung, len(LADDER) - 1):
+            self._search(LADDER[self.climbed])
+            self.climbed += 1
+
+    def _search(self, budget: float) -> None:
+        most = self._most(budget)
+        starts = {f.order: f.by for f in (self.archive.within(most), self.policies[0])}
+        for programme in self.programmes:
+            row = programme.row(0, programme.n)
+            forward = programme.forward_flops
+            for share in (1.0, 0.7)[:self.rounds]:
+                affordable = numpy.flatnonzero(row <= forward + (most - self.base) * share)
+                if len(affordable):
+                    order = programme.order(int(affordable[0]) * programme.unit)
+                    if order is not None and _flops(self.tasks, order) <= most:
+                        self._add(order, "chain")
+                        starts.setdefault(tuple(order), "chain")
+        for order, by in starts.items():
+            search = Search(self.tasks, order, most, lambda f, p, o, by=by: self.archive.add(f, p, o, f"{by}, search"))
+            search.polish(0, self.rounds)
