@@ -24,7 +24,8 @@ Row = NDArray[numpy.float64]
 STEPS = 2000
 """Memory is counted in so many units."""
 EVALUATIONS = 600
-"""So many sets of kept buffers are tried for each kind of segment."""
+WORK = 60_000
+"""So many sets of kept buffers are tried for each kind of segment, or as many as run so many tasks."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,10 @@ class Stage:
         tried: dict[frozenset[int], Option] = {}
         queue: list[frozenset[int]] = []
 
+        most = min(EVALUATIONS, WORK // (len(self.segment.forward) + len(self.segment.backward) + 1))
+
         def attempt(kept: frozenset[int]) -> None:
-            if kept not in tried and len(tried) < EVALUATIONS:
+            if kept not in tried and len(tried) < max(most, 2):
                 tried[kept] = self.option(kept)
                 queue.append(kept)
 
@@ -224,6 +227,11 @@ class Programme:
                 if key not in self.rows:
                     self.rows[key] = self._solve(s, s + length)
 
+    @property
+    def forward_flops(self) -> int:
+        """Of all segments, once."""
+        return sum(stage.flops for stage in self.stages)
+
     def _key(self, s: int, t: int) -> tuple[object, ...]:
         return (self.kinds[s:t], self.crossing[t], t == self.n)
 
@@ -279,11 +287,14 @@ class Programme:
             numpy.minimum(best, row, out=best)
         return best
 
-    def order(self, memory: int) -> list[int] | None:
-        """The order of tasks that the table has for so many bytes (of what is not shared); None if they are too few."""
-        units = min(memory // self.unit, self.width - 1)
-        if self.n == 0 or not numpy.isfinite(self.row(0, self.n)[units]):
-            return None
+    def cheapest(self, flops: int) -> list[int] | None:
+        """The order of tasks in the least memory whose forward parts, run as often as it runs them, cost no more than
+        `flops`; None if there is none."""
+        affordable = numpy.flatnonzero(self.row(0, self.n) <= flops)
+        return self.order(int(affordable[0])) if len(affordable) else None
+
+    def order(self, units: int) -> list[int]:
+        """The order of tasks that the table has for so many units of memory (beside what is shared)."""
         order: list[int] = []
         seen: set[int] = set()
         stack: list[tuple[str, int, int, Collection[int], int]] = [("solve", 0, self.n, (), units)]

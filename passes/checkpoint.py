@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy
-
 from ..ir.diagnostics import Fault, near
 from ..ir.graph import Graph
 from ..ir.target import Target
@@ -36,8 +34,8 @@ from .tasks import Tasks, tasks
 LADDER = (0.0, 0.02, 0.05, 0.1, 0.15, 0.25, 0.33, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, math.inf)
 """Budgets at which the search is run; it fills the gaps with what it passes on the way."""
 
-EFFORTS = {"quick": 1, "default": 4, "proof": 12}
-"""Rounds of local search from each start."""
+EFFORTS = {"quick": 1, "default": 2, "proof": 6}
+"""Rounds of local search from each start, and how many of the chain's orders are starts."""
 
 
 @dataclass(frozen=True)
@@ -303,17 +301,18 @@ class Planner:
 
     def _search(self, budget: float) -> None:
         most = self._most(budget)
-        starts = {f.order: f.by for f in (self.archive.within(most), self.policies[0])}
+        best = self.archive.within(most)
+        starts = {best.order: best.by, self.policies[0].order: "keep-all"}
+        offered = []
         for programme in self.programmes:
-            row = programme.row(0, programme.n)
-            forward = programme.forward_flops
-            for share in (1.0, 0.7)[:self.rounds]:
-                affordable = numpy.flatnonzero(row <= forward + (most - self.base) * share)
-                if len(affordable):
-                    order = programme.order(int(affordable[0]) * programme.unit)
-                    if order is not None and _flops(self.tasks, order) <= most:
-                        self._add(order, "chain")
-                        starts.setdefault(tuple(order), "chain")
+            for share in (1.0, 0.7):
+                order = programme.cheapest(programme.forward_flops + int((most - self.base) * share))
+                if order is not None and _flops(self.tasks, order) <= most:
+                    offered.append(self._add(order, "chain"))
+        offered.sort(key=lambda f: (f.peak, f.flops))
+        starts.update((f.order, f.by) for f in offered[:self.rounds])
         for order, by in starts.items():
-            search = Search(self.tasks, order, most, lambda f, p, o, by=by: self.archive.add(f, p, o, f"{by}, search"))
+            name = by.removeprefix("search from ")
+            search = Search(self.tasks, order, most,
+                            lambda f, p, o, name=name: self.archive.add(f, p, o, f"search from {name}"))
             search.polish(0, self.rounds)

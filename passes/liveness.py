@@ -17,8 +17,8 @@ from .tasks import Tasks
 
 @dataclass(frozen=True, eq=False)
 class Lives:
-    """One entry for each copy: its buffer, first step, last step, and the copy that takes its memory (-1: none), which
-    begins `offset` bytes before it.
+    """One entry for each copy: its buffer, first step, last step, the steps that read it, and the copy that takes its
+    memory (-1: none), which begins `offset` bytes before it.
 
     `alive` is the bytes alive at each step, the workspace of that step included.
     """
@@ -27,6 +27,7 @@ class Lives:
     buffer: tuple[int, ...]
     start: tuple[int, ...]
     end: tuple[int, ...]
+    reads: Sequence[Sequence[int]]
     heir: tuple[int, ...]
     offset: tuple[int, ...]
     alive: tuple[int, ...]
@@ -44,27 +45,28 @@ class Lives:
 
 def lives(tasks: Tasks, order: Sequence[int]) -> Lives:
     """The lives of all copies; linear in the reads of the order. Fault E0601 where a step reads what is not there."""
-    current: dict[int, int] = {}
+    current = [-1] * len(tasks.values)
     buffers: list[int] = []
     start: list[int] = []
-    end: list[int] = []
-    final = len(order) - 1
+    reads: list[list[int]] = []
     dying: list[tuple[int, int, int, int]] = []  # step, copy that may die there, copy that may take over, offset
     for step, task in enumerate(order):
         for b in tasks.reads[task]:
-            copy = current.get(b)
-            if copy is None:
+            copy = current[b]
+            if copy < 0:
                 raise _not_there(tasks, task, b)
-            if end[copy] < step:
-                end[copy] = step
-        old = [current[r] for r, _, _ in tasks.hands_over[task]]
+            reads[copy].append(step)
+        handed = [(current[r], w, at) for r, w, at in tasks.hands_over[task]]
         for b in tasks.writes[task]:
             current[b] = len(buffers)
             buffers.append(b)
             start.append(step)
-            end.append(final if tasks.output[b] else step)
-        dying.extend((step, copy, current[w], at)
-                     for copy, (_, w, at) in zip(old, tasks.hands_over[task], strict=True))
+            reads.append([])
+        for copy, w, at in handed:
+            dying.append((step, copy, current[w], at))
+    final = len(order) - 1
+    end = [final if tasks.output[b] else steps[-1] if steps else first
+           for b, first, steps in zip(buffers, start, reads, strict=True)]
     change = [0] * (len(order) + 1)
     for copy, b in enumerate(buffers):
         change[start[copy]] += tasks.bytes[b]
@@ -78,7 +80,7 @@ def lives(tasks: Tasks, order: Sequence[int]) -> Lives:
             heir[copy], offset[copy] = taker, at
             taken.add((taker, at))
             alive[step] -= tasks.bytes[buffers[copy]]
-    return Lives(tuple(order), tuple(buffers), tuple(start), tuple(end), tuple(heir), tuple(offset), tuple(alive))
+    return Lives(tuple(order), tuple(buffers), tuple(start), tuple(end), reads, tuple(heir), tuple(offset), tuple(alive))
 
 
 def _not_there(tasks: Tasks, task: int, b: int) -> Fault:

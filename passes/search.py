@@ -9,7 +9,7 @@ comes out is replayed exactly (`passes.liveness`); the estimates only choose.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -39,11 +39,13 @@ class Eviction:
 
 
 class Search:
-    """One order and what can be done with it."""
+    """One order and what can be done with it. `passed` is told flops, peak and order of each state on the way."""
 
-    def __init__(self, tasks: Tasks, order: Sequence[int], most_flops: int) -> None:
+    def __init__(self, tasks: Tasks, order: Sequence[int], most_flops: int,
+                 passed: Callable[[int, int, Sequence[int]], None] = lambda flops, peak, order: None) -> None:
         self.tasks = tasks
         self.most_flops = most_flops
+        self.passed = passed
         self.take(order)
 
     def take(self, order: Sequence[int]) -> None:
@@ -53,17 +55,10 @@ class Search:
         self.lives: Lives = lives(tasks, self.order)
         self.alive: NDArray[numpy.int64] = numpy.array(self.lives.alive, dtype=numpy.int64)
         self.flops = sum(tasks.flops[t] for t in self.order)
-        self.reads: list[list[int]] = [[] for _ in self.lives.buffer]
+        self.reads = self.lives.reads
         self.copies: list[list[int]] = [[] for _ in tasks.values]
-        current = [-1] * len(tasks.values)
-        made = 0
-        for step, task in enumerate(self.order):
-            for b in tasks.reads[task]:
-                self.reads[current[b]].append(step)
-            for b in tasks.writes[task]:
-                current[b] = made
-                self.copies[b].append(made)
-                made += 1
+        for copy, b in enumerate(self.lives.buffer):
+            self.copies[b].append(copy)
 
     @property
     def peak(self) -> int:
@@ -113,6 +108,7 @@ class Search:
         if after[1] >= before[1] or self.flops > self.most_flops:
             self.take(old)
             return False
+        self.passed(self.flops, self.peak, self.order)
         return True
 
     def _bytes(self, copy: int) -> int:
@@ -232,6 +228,7 @@ class Search:
         if self.peak > limit:
             self.take(old)
             return False
+        self.passed(self.flops, self.peak, self.order)
         return True
 
     def polish(self, goal: int, rounds: int) -> None:
