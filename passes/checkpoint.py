@@ -147,6 +147,7 @@ def plan(graph: Graph, target: Target, *, recompute_budget: float | None = None,
          keep: str | None = None, policy: str | None = None, effort: str = "default") -> Plan:
     """The plan of least peak within `recompute_budget` (a fraction of the forward flops; 0 unless said), or the one of
     least recomputation within `memory_limit` bytes, or a textbook `policy`, or to `keep` the forward values of a pattern.
+    A `@scheduled` program is a plan already, and is returned as it stands.
 
     Raises Fault E0602 for a budget that is none, E0603 for a limit that cannot be met, E0604 for an unknown policy or
     effort, E0605 for a pattern that names nothing.
@@ -158,6 +159,8 @@ def plan(graph: Graph, target: Target, *, recompute_budget: float | None = None,
         order = POLICIES[policy](seen) if policy is not None else keeping(seen, _named(seen, keep or ""))
         return Plan(seen, tuple(order), None, None, policy or f"keep {keep}", effort, policy or "keep",
                     time.perf_counter() - began)
+    if graph.scheduled:
+        return Plan(seen, seen.order, None, None, "scheduled", effort, "the program", time.perf_counter() - began)
     planner = Planner(seen, effort)
     if memory_limit is not None:
         found = planner.within_memory(memory_limit)

@@ -38,7 +38,7 @@ def sqrt(tasks: Tasks) -> list[int]:
 
 def no_square(tasks: Tasks) -> list[int]:
     """All but what is as large as the products of activations that are larger than both factors: T x T for attention."""
-    return keeping(tasks, [b for b in range(len(tasks.values)) if b not in squares(tasks)])
+    return keeping(tasks, set(range(len(tasks.values))) - squares(tasks))
 
 
 def min_cut(tasks: Tasks) -> list[int]:

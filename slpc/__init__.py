@@ -26,31 +26,38 @@ if TYPE_CHECKING:
     from .function import Function
     from .ir.diagnostics import SlpError
     from .ir.graph import Graph
+    from .passes.checkpoint import Plan
+    from .planning import curve, plan, schedule
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Function",
     "Graph",
+    "Plan",
     "Program",
     "SlpError",
     "__version__",
     "adjoint",
     "compile",
+    "curve",
     "gradcheck",
     "hessian",
     "hvp",
     "jacobian",
     "load",
     "parse",
+    "plan",
     "program",
+    "schedule",
     "tangent",
 ]
 
 _HOMES = {
-    "Function": "function", "Graph": "ir.graph", "Program": "decorator", "SlpError": "ir.diagnostics",
+    "Function": "function", "Graph": "ir.graph", "Plan": "passes.checkpoint", "Program": "decorator", "SlpError": "ir.diagnostics",
     "adjoint": "api", "compile": "api", "gradcheck": "checking", "hessian": "dense", "hvp": "api",
     "jacobian": "dense", "load": "api", "parse": "api", "program": "decorator", "tangent": "api",
+    "curve": "planning", "plan": "planning", "schedule": "planning",
 }
 
 
