@@ -174,7 +174,7 @@ def _pareto(options: Collection[Option]) -> list[Option]:
 
 
 def _peak(chain: Chain, order: Sequence[int], start: Collection[int], stay: Collection[int]) -> int:
-    """Most bytes alive in a stretch: `start` are there before, `stay` are there after, what else it reads is outside."""
+    """Most bytes alive in a stretch: `start` are there before, `stay` there after, what else it reads is outside."""
     tasks, size = chain.tasks, chain.bytes
     last: dict[int, int] = {}
     for step, task in enumerate(order):

@@ -2,8 +2,8 @@
 
 Several ways are tried and the best is kept: the textbook's choices, a dynamic programme over the chain of segments
 (`passes.chain`), and local search from each of them (`passes.search`). What they find goes into one archive, a set of
-orders that no other beats in flops and peak; a budget takes the best that it can pay for. The runs that fill the archive
-depend on the budget only through the rung of a ladder that it stands on, so more budget never gives more memory.
+orders that no other beats in flops and peak; a budget takes the best that it can pay for. The runs that fill the
+archive depend on the budget only through the rung of a ladder that it stands on, so more budget never has a higher peak.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 from ..ir.diagnostics import Fault, near
 from ..ir.graph import Graph
@@ -146,8 +146,8 @@ class Plan:
 def plan(graph: Graph, target: Target, *, recompute_budget: float | None = None, memory_limit: int | None = None,
          keep: str | None = None, policy: str | None = None, effort: str = "default") -> Plan:
     """The plan of least peak within `recompute_budget` (a fraction of the forward flops; 0 unless said), or the one of
-    least recomputation within `memory_limit` bytes, or a textbook `policy`, or to `keep` the forward values of a pattern.
-    A `@scheduled` program is a plan already, and is returned as it stands.
+    least recomputation within `memory_limit` bytes, or a textbook `policy`, or to `keep` the forward values of a
+    pattern. A `@scheduled` program is a plan already, and is returned as it stands.
 
     Raises Fault E0602 for a budget that is none, E0603 for a limit that cannot be met, E0604 for an unknown policy or
     effort, E0605 for a pattern that names nothing.
@@ -162,12 +162,10 @@ def plan(graph: Graph, target: Target, *, recompute_budget: float | None = None,
     if graph.scheduled:
         return Plan(seen, seen.order, None, None, "scheduled", effort, "the program", time.perf_counter() - began)
     planner = Planner(seen, effort)
-    if memory_limit is not None:
-        found = planner.within_memory(memory_limit)
-    else:
-        found = planner.within_budget(recompute_budget or 0.0)
-    return Plan(seen, found.order, None if memory_limit is not None else recompute_budget or 0.0, memory_limit, "", effort,
-                found.by, time.perf_counter() - began, planner.marks)
+    budget = None if memory_limit is not None else recompute_budget or 0.0
+    found = planner.within_memory(memory_limit) if memory_limit is not None else planner.within_budget(budget or 0.0)
+    return Plan(seen, found.order, budget, memory_limit, "", effort, found.by, time.perf_counter() - began,
+                planner.marks)
 
 
 def curve(graph: Graph, target: Target, budgets: Sequence[float], *, effort: str = "default") -> list[Plan]:
@@ -188,7 +186,8 @@ def _check(budget: float | None, policy: str | None, effort: str) -> None:
     if budget is not None and not budget >= 0:
         raise Fault("E0602", f"a budget of {budget} is none", "it is a fraction of the forward flops, from 0 up")
     if policy is not None and policy not in POLICIES:
-        raise Fault("E0604", f"there is no policy '{policy}'", near(policy, POLICIES) or f"one of {', '.join(POLICIES)}")
+        raise Fault("E0604", f"there is no policy '{policy}'",
+                    near(policy, POLICIES) or f"one of {', '.join(POLICIES)}")
     if effort not in EFFORTS:
         raise Fault("E0604", f"there is no effort '{effort}'", near(effort, EFFORTS) or f"one of {', '.join(EFFORTS)}")
 
@@ -197,8 +196,9 @@ def _named(seen: Tasks, pattern: str) -> list[int]:
     names = {b: v.name for b, v in enumerate(seen.values) if seen.forward[seen.writer[b]]}
     found = [b for b, name in names.items() if fnmatch.fnmatchcase(name, pattern)]
     if not found:
+        few = ", ".join(list(names.values())[:8])
         raise Fault("E0605", f"'{pattern}' is the name of no value of the forward program",
-                    near(pattern.strip("*?"), names.values()) or f"its values are {', '.join(list(names.values())[:8])}, ...")
+                    near(pattern.strip("*?"), names.values()) or f"its values are {few}, ...")
     return found
 
 
@@ -292,8 +292,8 @@ class Planner:
         bound = lower_bound(seen, math.inf)
         alive = lives(seen, least.order)
         forced = seen.nodes[least.order[alive.peak_step]].result
-        return Fault("E0603", f"no plan fits into {limit:,} bytes: the least that was found is {least.peak:,} bytes, and "
-                              f"nothing can go below {bound.bytes:,}",
+        return Fault("E0603", f"no plan fits into {limit:,} bytes: the least that was found is {least.peak:,} bytes, "
+                              f"and nothing can go below {bound.bytes:,}",
                      f"the peak is at '{forced.name}'; {bound.reason}")
 
     def _climb(self, rung: int) -> None:
@@ -309,13 +309,11 @@ class Planner:
         offered = []
         for programme in self.programmes:
             for share in (1.0, 0.7):
-                order = programme.cheapest(programme.forward_flops + int((most - self.base) * share))
-                if order is not None and _flops(self.tasks, order) <= most:
-                    offered.append(self._add(order, "chain"))
+                swept = programme.cheapest(programme.forward_flops + int((most - self.base) * share))
+                if swept is not None and _flops(self.tasks, swept) <= most:
+                    offered.append(self._add(swept, "chain"))
         offered.sort(key=lambda f: (f.peak, f.flops))
         starts.update((f.order, f.by) for f in offered[:self.rounds])
         for order, by in starts.items():
-            name = by.removeprefix("search from ")
-            search = Search(self.tasks, order, most,
-                            lambda f, p, o, name=name: self.archive.add(f, p, o, f"search from {name}"))
-            search.polish(0, self.rounds)
+            name = f"search from {by.removeprefix('search from ')}"
+            Search(self.tasks, order, most, partial(self.archive.add, by=name)).polish(0, self.rounds)

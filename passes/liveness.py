@@ -80,7 +80,8 @@ def lives(tasks: Tasks, order: Sequence[int]) -> Lives:
             heir[copy], offset[copy] = taker, at
             taken.add((taker, at))
             alive[step] -= tasks.bytes[buffers[copy]]
-    return Lives(tuple(order), tuple(buffers), tuple(start), tuple(end), reads, tuple(heir), tuple(offset), tuple(alive))
+    return Lives(tuple(order), tuple(buffers), tuple(start), tuple(end), reads, tuple(heir), tuple(offset),
+                 tuple(alive))
 
 
 def _not_there(tasks: Tasks, task: int, b: int) -> Fault:

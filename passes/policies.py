@@ -1,8 +1,8 @@
 """The textbook's choices of what to keep for the backward pass, each as an order of execution.
 
-The lecture names keep-all, the block inputs, every sqrt(L)-th of them (Chen, Xu, Zhang and Guestrin 2016) and all but the
-T x T matrices. min-cut is what torch does: the fewest bytes from which the backward pass can be computed without running
-a product again (Horace He's min-cut partitioner; Zhuang and others 2022).
+The lecture names keep-all, the block inputs, every sqrt(L)-th of them (Chen, Xu, Zhang and Guestrin 2016) and all but
+the T x T matrices. min-cut is what torch does: the fewest bytes from which the backward pass can be computed without
+running a product again (the partitioner of AOTAutograd, 2022).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def sqrt(tasks: Tasks) -> list[int]:
 
 
 def no_square(tasks: Tasks) -> list[int]:
-    """All but what is as large as the products of activations that are larger than both factors: T x T for attention."""
+    """All but what comes from products of activations that are larger than both factors: the T x T of attention."""
     return keeping(tasks, set(range(len(tasks.values))) - squares(tasks))
 
 

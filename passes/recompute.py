@@ -1,4 +1,4 @@
-"""Orders that compute values again on demand: the base order, and before a read of what was given up its recomputation."""
+"""Orders that compute values again on demand: ahead of a read of what was given up stands its recomputation."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """Local search on an explicit order of execution: at the moment of the peak, give up what is cheap to compute again.
 
 Any graph, any nesting: a copy that is alive across the peak without being read there is dropped after its last read
-before it and computed again ahead of the next, from what is there then, from values that are held longer, or from others
-that are computed again too. The opposite move takes back a recomputation that the limit does not need. Every order that
-comes out is replayed exactly (`passes.liveness`); the estimates only choose.
+before it and computed again ahead of the next, from what is there then, from values that are held longer, or from
+others that are computed again too; one that was not read before is computed later instead. The opposite move takes back
+a recomputation that the limit does not need. Every order is replayed exactly (`passes.liveness`); the estimates only
+choose.
 """
 
 from __future__ import annotations

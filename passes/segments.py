@@ -1,9 +1,10 @@
-"""A deep program as a chain: the forward pass cut where a single tensor crosses, each piece with its part of the backward
-pass, and equal pieces found by their structure.
+"""A deep program as a chain: the forward pass cut where a single tensor crosses, each piece with its part of the
+backward pass, and equal pieces found by their structure.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,8 @@ MOST = 256
 class Segment:
     """Tasks of the forward pass between two cuts, and those of the backward pass that come from them.
 
-    `entry` and `exit` are the buffers that cross the cuts (-1 at the ends of the program). Equal `kind`: equal structure.
+    `entry` and `exit` are the buffers that cross the cuts (-1 at the ends of the program). Equal `kind`: equal
+    structure.
     """
 
     forward: tuple[int, ...]
@@ -110,7 +112,8 @@ class _Cutter:
         """Buffers that a derivative passes through."""
         graph = self.tasks.graph
         outputs = {v.name for v in graph.outputs}
-        roots = [v for v in graph.inputs if f"{v.name}_bar" in outputs] or [v for v in graph.parameters if v.dtype.is_float]
+        roots = [v for v in graph.inputs if f"{v.name}_bar" in outputs]
+        roots = roots or [v for v in graph.parameters if v.dtype.is_float]
         through = {buffer(v) for v in dependent(graph, roots)}
         return {b for b, v in enumerate(self.tasks.values) if v in through}
 
@@ -144,7 +147,7 @@ class _Cutter:
         tasks = self.tasks
         count = len(cuts) + 1
         bounds = [-1, *cuts, len(self.forward) - 1]
-        pieces = [tuple(self.forward[a + 1:b + 1]) for a, b in zip(bounds, bounds[1:], strict=False)]
+        pieces = [tuple(self.forward[a + 1:b + 1]) for a, b in itertools.pairwise(bounds)]
         of: dict[int, int] = {b: s for s, piece in enumerate(pieces) for t in piece for b in tasks.writes[t]}
         crossing = {self.crossing[c]: s + 1 for s, c in enumerate(cuts)}
         of_task = {t: s for s, piece in enumerate(pieces) for t in piece}
@@ -152,8 +155,8 @@ class _Cutter:
         for t in tasks.order:
             if tasks.forward[t]:
                 continue
-            s = min((crossing.get(b, of[b]) for b in tasks.reads[t] if b in self.active or b not in self._forward_buffers
-                     if b in of), default=count - 1)
+            s = min((crossing.get(b, of[b]) for b in tasks.reads[t]
+                     if b in of and (b in self.active or not tasks.forward[tasks.writer[b]])), default=count - 1)
             back[s].append(t)
             of_task[t] = s
             of.update(dict.fromkeys(tasks.writes[t], s))
@@ -164,10 +167,6 @@ class _Cutter:
         segments = tuple(Segment(piece, tuple(b), entry, exit_, self._kind(piece, b, entry))
                          for piece, b, entry, exit_ in zip(pieces, back, entries, exits, strict=True))
         return Chain(tasks, segments, shared)
-
-    @cached_property
-    def _forward_buffers(self) -> frozenset[int]:
-        return frozenset(b for t in self.forward for b in self.tasks.writes[t])
 
     def _kind(self, forward: Sequence[int], backward: Sequence[int], entry: int) -> int:
         """A number for the structure: operations, types and what is read from where, names aside."""

@@ -54,7 +54,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Function": "function", "Graph": "ir.graph", "Plan": "passes.checkpoint", "Program": "decorator", "SlpError": "ir.diagnostics",
+    "Function": "function", "Graph": "ir.graph", "Plan": "passes.checkpoint", "Program": "decorator",
+    "SlpError": "ir.diagnostics",
     "adjoint": "api", "compile": "api", "gradcheck": "checking", "hessian": "dense", "hvp": "api",
     "jacobian": "dense", "load": "api", "parse": "api", "program": "decorator", "tangent": "api",
     "curve": "planning", "plan": "planning", "schedule": "planning",

@@ -15,6 +15,7 @@ from .passes.legalize import legalize
 from .passes.liveness import lives
 from .passes.tasks import tasks
 
+
 def plan(program: api.Source, /, *, recompute_budget: float | None = None, memory: int | str | None = None,
          keep: str | None = None, policy: str | None = None, effort: str = "default",
          backend: str = "numpy") -> Plan:
@@ -22,8 +23,8 @@ def plan(program: api.Source, /, *, recompute_budget: float | None = None, memor
 
     At most one of: `recompute_budget`, flops that may be spent again as a fraction of the forward program's (0 unless
     said); `memory`, bytes or a text such as "64MB", into which the plan of least recomputation must fit; `keep`, a
-    pattern of names of forward values to keep, all others being computed again; `policy`, a textbook choice. `effort` is
-    "quick", "default" or "proof", and counts work, not seconds.
+    pattern of names of forward values to keep, all others being computed again; `policy`, a textbook choice. `effort`
+    is "quick", "default" or "proof", and counts work, not seconds.
 
     A Plan has `peak_bytes`, `lower_bound_bytes`, `gap`, `recompute_fraction`, `kept`, `timeline`, `graph` (the program
     that runs) and more. SlpError E0602 to E0606 for what cannot be met or read.
@@ -34,9 +35,9 @@ def plan(program: api.Source, /, *, recompute_budget: float | None = None, memor
     if len(given) > 1:
         raise SlpError(Diagnostic("E0602", f"{' and '.join(given)} are given; a plan has one aim", "give one of them"))
     with api.placed(graph.file):
+        limit = units.size(memory) if isinstance(memory, str) else memory
         return checkpoint.plan(graph, backend_named(backend).TARGET, recompute_budget=number(recompute_budget),
-                               memory_limit=units.size(memory) if isinstance(memory, str) else memory, keep=keep, policy=policy,
-                               effort=effort)
+                               memory_limit=limit, keep=keep, policy=policy, effort=effort)
 
 
 def curve(program: api.Source, /, budgets: Sequence[float] = (0, 0.05, 0.1, 0.25, 0.5, 1), *, effort: str = "default",
