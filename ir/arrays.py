@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import shapes
+from . import literals, shapes
 from .diagnostics import Fault, Span
 from .graph import EMPTY, Builder, Constant, Value
 from .literals import Number
@@ -86,8 +86,11 @@ class Arrays:
         return [v if isinstance(v, Constant) else self.broadcast_to(v, shape) for v in values]
 
     def astype(self, x: Value, dtype: DType) -> Value:
-        """x in another dtype; x itself where it has that dtype."""
-        return x if x.dtype is dtype else self.emit(OPS["astype"], (x,), {"dtype": dtype})
+        """x in another dtype; x itself where it has that dtype, and a constant of a constant if the dtype holds it."""
+        if x.dtype is dtype:
+            return x
+        number = literals.cast(x.number, dtype) if isinstance(x, Constant) else None
+        return self.emit(OPS["astype"], (x,), {"dtype": dtype}) if number is None else self.constant(number, dtype)
 
     # Views -----------------------------------------------------------------------------------------------------
 
@@ -207,6 +210,8 @@ class Arrays:
         """start, start + step, ... below stop."""
         if step == 0:
             raise Fault("E0203", "the step of arange is 0")
+        if any(abs(bound) >= 2**62 for bound in (start, stop, step)):
+            raise Fault("E0309", "the bounds of arange are too large")
         return self.emit(OPS["arange"], (), {"start": start, "stop": stop, "step": step, "dtype": dtype})
 
     def concat(self, pieces: Sequence[Value], axis: int) -> Value:

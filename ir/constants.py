@@ -59,6 +59,7 @@ def _divided(name: str, a: float, b: float) -> float:
 
 
 _SPELLED: dict[str, Callable[[Any], Any]] = {"abs": abs, "negative": operator.neg}
+_INFIX = dict([*BINARY.values(), *COMPARE.values()])
 
 
 def elementwise(name: str, operands: tuple[Any, ...]) -> Any:
@@ -67,6 +68,10 @@ def elementwise(name: str, operands: tuple[Any, ...]) -> Any:
 
     if name in _SPELLED:
         return _SPELLED[name](*operands)
+    if name in _INFIX:
+        return arithmetic(name, _INFIX[name], *operands)
+    if any(isinstance(x, int) and x.bit_length() > 63 for x in operands):
+        raise Fault("E0309", "this integer constant is too large")
     if name in ("erf", "erfc"):
         return float(getattr(math, name)(operands[0]))
     function = getattr(numpy, name, None)
@@ -80,7 +85,7 @@ def repeated(items: list[Any] | tuple[Any, ...], times: int) -> list[Any] | tupl
     """`items * times`, bounded."""
     if len(items) * max(times, 0) > _LONGEST:
         raise Fault("E0119", f"a list of {len(items) * times} elements is too long")
-    return items * times
+    return items * times if items else items
 
 
 def length(steps: range) -> int:

@@ -217,7 +217,9 @@ class Expressions:
         if not isinstance(found, bool | int | float):
             raise Fault("E0203", f"a number is needed here, not {describe(found)}")
         if isinstance(node.op, ast.Invert):
-            return not found if isinstance(found, bool) else ~int(found)
+            if isinstance(found, float):
+                raise Fault("E0302", "~ needs bool, not a float", "write a comparison, for example x != 0")
+            return not found if isinstance(found, bool) else ~found
         return -found if isinstance(node.op, ast.USub) else +found
 
     def truth(self, found: Any, node: ast.expr) -> bool:

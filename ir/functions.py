@@ -7,6 +7,7 @@ language itself stands in prelude.slp instead.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -133,10 +134,17 @@ def _chosen(reader: Expressions, condition: bool, x: Any, y: Any) -> Any:
     return left if condition else right
 
 
+def _whole(x: Number) -> int:
+    """A number cut to an integer."""
+    if isinstance(x, float) and not math.isfinite(x):
+        raise Fault("E0309", f"{x} is no integer")
+    return int(x)
+
+
 def _astype(reader: Expressions, x: Any, dtype: Any) -> Value:
     to = _dtype(dtype)
     if isinstance(x, bool | int | float):
-        return reader.arrays.constant(int(x) if to.kind == "int" else x, to)
+        return reader.arrays.constant(_whole(x) if to.kind == "int" else x, to)
     return reader.arrays.astype(_array(reader, x, "astype"), to)
 
 
@@ -250,9 +258,11 @@ def _full(reader: Expressions, shape: Any, number: Any, dtype: Any = None) -> Va
     if isinstance(number, Value):
         value = number if dtype is None else reader.arrays.astype(number, _dtype(dtype))
         return reader.arrays.broadcast_to(value, _lengths(shape))
+    if not isinstance(number, bool | int | float):
+        raise Fault("E0203", f"an array is filled with a number, not {describe(number)}")
     kind = bool_ if isinstance(number, bool) else i64 if isinstance(number, int) else f64
     to = _dtype(dtype) if dtype is not None else reader.expected or kind
-    return reader.arrays.full(_lengths(shape), int(number) if to.kind == "int" else number, to)
+    return reader.arrays.full(_lengths(shape), _whole(number) if to.kind == "int" else number, to)
 
 
 def _filled(number: float) -> Callable[..., Value]:

@@ -40,6 +40,19 @@ def rounded(number: Number, dtype: DType) -> Number:
     return stored
 
 
+def cast(number: Number, dtype: DType) -> Number | None:
+    """The number converted to `dtype` as `astype` does: a fraction is cut, an integer wrapped, what is too large for
+    floating point is infinite. None where NumPy leaves it open: an integer of NaN, or of a float that it cannot hold."""
+    if dtype.kind == "bool":
+        return bool(number)
+    if dtype.kind == "float":
+        return float(number) if dtype.name == "f64" else _round_float(float(number), dtype)
+    limit = _INTEGER_LIMITS[dtype.name]
+    if not isinstance(number, float):
+        return (int(number) + limit) % (2 * limit) - limit
+    return int(number) if -limit <= number < limit else None
+
+
 def _round_float(value: float, dtype: DType) -> float:
     try:
         if dtype.name == "f32":

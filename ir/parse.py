@@ -11,7 +11,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .diagnostics import Diagnostic, SlpError, Span, near
+from .diagnostics import Diagnostic, Fault, SlpError, Span, near
 from .entities import POISON, Helper
 from .graph import Builder, Graph, Value
 from .source import Chunk, Compound, Item, Source
@@ -173,8 +173,13 @@ def _elaborate(reader: Statements, program: Helper) -> Graph | None:
         ended = True
         try:
             outputs, names = reader.returned(returned.found, returned.names, returned.node)
+        except Fault as fault:
+            reader.report(source.error(fault.code, fault.message, source.characters(reader.span(returned.node)),
+                                       fault.hint))
         except SlpError as error:
             reader.report(error)
+    except Fault as fault:
+        reader.report(source.error(fault.code, fault.message, span, fault.hint))
     except SlpError as error:
         reader.report(error)
     if not ended and not reader.errors:

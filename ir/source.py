@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -215,7 +216,9 @@ class Source:
         if text[:1] in " \t":
             text, shift = "if 1:\n" + text, 1
         try:
-            tree = ast.parse(text, self.file or "<slp>")
+            with warnings.catch_warnings():  # Python's advice, about escapes and such, has no place
+                warnings.simplefilter("ignore")
+                tree = ast.parse(text, self.file or "<slp>")
         except SyntaxError as error:
             line = (error.lineno or 1) - shift
             column = max((error.offset or 1) - 1, 0)

@@ -8,7 +8,7 @@ copy. The casts and copies are operations like any other: they are seen in the t
 from __future__ import annotations
 
 from ..ir.arrays import Arrays
-from ..ir.graph import Graph, Node, Value
+from ..ir.graph import Constant, Graph, Node, Value
 from ..ir.layout import layout, reshaped
 from ..ir.ops import OPS
 from ..ir.target import Target
@@ -71,7 +71,7 @@ class _Legal:
         raised = []
         for v in operands:
             cast = self.arrays.astype(v, wide) if v.dtype is old.dtype else v
-            if not cast.name:
+            if not cast.name and not isinstance(cast, Constant):
                 self.builder.name_value(cast, f"{v.name or old.name}_{wide}")
             raised.append(cast)
         result = self.arrays.emit(node.op, raised, node.attributes)

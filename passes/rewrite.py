@@ -83,18 +83,16 @@ def fold(arrays: Arrays, op: Operation, operands: Sequence[Value], attributes: M
     numbers = [v.dtype.numpy.type(v.number) for v in operands if isinstance(v, Constant)]
     result = op.infer([v.type for v in operands], attributes)
     if op.name == "astype":
-        if result.dtype.kind == "int" and operands[0].dtype.is_float and not numpy.isfinite(float(numbers[0])):
-            return None
-        found: Any = numpy.asarray(numbers[0]).astype(result.dtype.numpy)
-    elif op.name == "where":
+        cast = literals.cast(numbers[0].item(), result.dtype)
+        return None if cast is None else arrays.constant(cast, result.dtype)
+    if op.name == "where":
         return operands[1] if numbers[0] else operands[2]  # type: ignore[return-value]
-    else:
-        function = getattr(numpy, op.name, None)
-        refused = result.dtype.kind == "int" and op.name in ("floor_divide", "mod", "pow") and numbers[1] <= 0
-        if function is None or refused:
-            return None
-        with numpy.errstate(all="ignore"):
-            found = function(*numbers)
+    function = getattr(numpy, op.name, None)
+    refused = result.dtype.kind == "int" and op.name in ("floor_divide", "mod", "pow") and numbers[1] <= 0
+    if function is None or refused:
+        return None
+    with numpy.errstate(all="ignore"):
+        found: Any = function(*numbers)
     number: Number = numpy.asarray(found).astype(result.dtype.numpy).item()
     return arrays.constant(number, result.dtype)
 
