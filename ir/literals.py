@@ -42,7 +42,7 @@ def rounded(number: Number, dtype: DType) -> Number:
 
 def cast(number: Number, dtype: DType) -> Number | None:
     """The number converted to `dtype` as `astype` does: a fraction is cut, an integer wrapped, what is too large for
-    floating point is infinite. None where NumPy leaves it open: an integer of NaN, or of a float that it cannot hold."""
+    floating point is infinite. None where NumPy leaves it open: an integer of NaN, or of a float outside its range."""
     if dtype.kind == "bool":
         return bool(number)
     if dtype.kind == "float":
