@@ -83,9 +83,19 @@ def elementwise(name: str, operands: tuple[Any, ...]) -> Any:
 
 def repeated(items: list[Any] | tuple[Any, ...], times: int) -> list[Any] | tuple[Any, ...]:
     """`items * times`, bounded."""
-    if len(items) * max(times, 0) > _LONGEST:
-        raise Fault("E0119", f"a list of {len(items) * times} elements is too long")
+    _check_length(len(items) * max(times, 0))
     return items * times if items else items
+
+
+def joined(left: Any, right: Any) -> Any:
+    """`left + right` for two lists or two tuples, bounded."""
+    _check_length(len(left) + len(right))
+    return left + right
+
+
+def _check_length(count: int) -> None:
+    if count > _LONGEST:
+        raise Fault("E0119", f"a list of {count} elements is too long")
 
 
 def length(steps: range) -> int:

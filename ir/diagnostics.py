@@ -32,12 +32,11 @@ class Diagnostic:
     def render(self) -> str:
         """Plain text of several lines, as the command line prints it without colour."""
         place = self.file or "<text>"
+        told = f"error[{self.code}]: {_clipped(self.message)}"
         if self.span is None:
-            lines = [f"{place}: error[{self.code}]: {self.message}" if self.file
-                     else f"error[{self.code}]: {self.message}"]
+            lines = [f"{place}: {told}" if self.file else told]
         else:
-            lines = [f"{place}:{self.span.line}:{self.span.column + 1}: "
-                     f"error[{self.code}]: {self.message}"]
+            lines = [f"{place}:{self.span.line}:{self.span.column + 1}: {told}"]
             lines += _excerpt(self.source, self.span) if self.source else []
         for message, span, source in self.notes:
             lines.append(f"  note: {message}")
@@ -58,6 +57,13 @@ class Diagnostic:
 
 
 _WIDEST = 100
+_LONGEST = 1000
+
+
+def _clipped(message: str) -> str:
+    """A message without the middle of what a hostile text made endless."""
+    half = _LONGEST // 2
+    return message if len(message) <= _LONGEST else f"{message[:half]} ... {message[-half:]}"
 
 
 def _excerpt(source: str, span: Span) -> list[str]:

@@ -197,7 +197,7 @@ class Expressions:
 
     def _sequences(self, name: str, left: Any, right: Any) -> Any:
         if name == "add" and type(left) is type(right):
-            return left + right
+            return constants.joined(left, right)
         if name == "multiply" and isinstance(left, list | tuple) and isinstance(right, int):
             return constants.repeated(left, right)
         if name == "multiply" and isinstance(right, list | tuple) and isinstance(left, int):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .diagnostics import Diagnostic, Fault, SlpError, near
+from .diagnostics import Diagnostic, Fault, SlpError, Span, near
 from .entities import POISON, Function, Helper, Poisoned, describe
 from .expressions import PYTHON_ONLY, Expressions
 from .functions import FUNCTIONS
@@ -351,7 +351,9 @@ class Statements(Expressions):
         if compound.body:
             self.run(compound.body)
         elif len(inline) == 1 and isinstance(inline[0], ast.Pass):
-            raise Fault("E0101", "expected an indented block below this line")
+            text = self.source.lines[compound.line]
+            span = Span(compound.line + self.source.first_line, len(text) - len(text.lstrip()), len(text))
+            raise self.source.error("E0101", "expected an indented block below this line", span)
         else:
             for statement in inline:
                 self.base = compound.base

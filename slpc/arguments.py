@@ -19,9 +19,13 @@ _WORDS = {"true": True, "false": False, "inf": float("inf"), "nan": float("nan")
 
 def program(command: _Command) -> _Command:
     """The argument FILE and the option -D of a command, as `file` and `constants`."""
-    command = click.option("-D", "constants", metavar="NAME=VALUE", multiple=True, callback=_constants,
-                           help="Set a constant of the program: a number, true, false or a dtype.")(command)
-    return click.argument("file", metavar="FILE[:NAME]", shell_complete=complete_files)(command)
+    return click.argument("file", metavar="FILE[:NAME]", shell_complete=complete_files)(constants(command))
+
+
+def constants(command: _Command) -> _Command:
+    """The option -D of a command."""
+    return click.option("-D", "constants", metavar="NAME=VALUE", multiple=True, callback=_constants,
+                        help="Set a constant of the program: a number, true, false or a dtype.")(command)
 
 
 def derivative(command: _Command) -> _Command:
@@ -62,13 +66,13 @@ def inputs(command: _Command) -> _Command:
 
 
 def _constants(ctx: click.Context, parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:
-    constants = {}
+    found = {}
     for word in given:
         name, equals, value = word.partition("=")
         if not equals or not name.isidentifier():
             raise SlpError(Diagnostic("E0409", f"cannot read -D {word}", "write -D NAME=VALUE, for example -D L=4"))
-        constants[name] = value
-    return constants
+        found[name] = value
+    return found
 
 
 def _seed(ctx: click.Context, parameter: click.Parameter, given: str | None) -> int | None:

@@ -21,7 +21,11 @@ Examples:
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @arguments.as_json
 def ops(names: Sequence[str], as_json: bool) -> None:
-    """List the functions of the language, with the derivatives of the elementwise ones."""
+    """List the functions of the language and their derivatives.
+
+    Derivatives are shown of the elementwise functions that are named: .slp text over the operands, the result z and
+    the seed g.
+    """
     from . import language
     from .ir.diagnostics import Diagnostic, SlpError, near
 
@@ -49,7 +53,7 @@ Examples:
 """)
 @click.argument("codes", metavar="[CODE]...", nargs=-1)
 def explain(codes: Sequence[str]) -> None:
-    """Explain an error code, with an example; without one, list all codes."""
+    """Explain an error code with an example, or list all codes."""
     from .ir.codes import CODES
     from .ir.codes import explain as explanation
     from .ir.diagnostics import Fault
@@ -93,7 +97,10 @@ Examples:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what makes a shell complete commands, options, files and the names of inputs."""
+    """Print a shell's completion script.
+
+    Commands, options, passes, files and the names of a program's inputs are completed.
+    """
     from click.shell_completion import get_completion_class
 
     completer: Any = get_completion_class(shell)

@@ -33,7 +33,7 @@ Without -p the program itself is printed, in canonical form.
 @arguments.output("the program")
 def opt(file: str, constants: dict[str, str], passes: str, wrt: list[str] | None, of: str | None,
         print_after_each: bool, output: str | None) -> None:
-    """Run passes on a program and print what comes out, as .slp text."""
+    """Run passes on a program and print it as .slp text."""
     from . import api, files
     from .passes import pipeline
 
@@ -70,7 +70,7 @@ the gradients. It needs NumPy (SciPy for a special function) and nothing of slpc
 @arguments.output("the code")
 def compile_(file: str, constants: dict[str, str], grad: bool, wrt: list[str] | None, of: str | None, backend: str,
              output: str | None) -> None:
-    """Emit code that computes a program, and with --grad its gradient."""
+    """Emit code for a program, and with --grad for its gradient."""
     from . import api, files
 
     with report.progress(f"compiling {file}"):
@@ -89,8 +89,7 @@ Examples:
 Exits with 1 where a gradient costs more than five times its value, 2 where a program has errors.
 """)
 @click.argument("files", metavar="FILE[:NAME]...", nargs=-1, required=True)
-@click.option("-D", "constants", metavar="NAME=VALUE", multiple=True, callback=arguments._constants,
-              help="Set a constant of the programs: a number, true, false or a dtype.")
+@arguments.constants
 @arguments.derivative
 @arguments.as_json
 @click.pass_context
@@ -177,9 +176,10 @@ Exits with 1 where a derivative is wrong.
 @click.pass_context
 def gradcheck(ctx: click.Context, file: str, constants: dict[str, str], given: Sequence[str], wrt: list[str] | None,
               of: str | None, seed: int, as_json: bool) -> None:
-    """Check a program's derivatives against differences of its values, in float64.
+    """Check a program's derivatives against differences.
 
-    Along random directions: adjoint against tangent, both against differences, and the same for second derivatives.
+    Everything is computed in float64. Along random directions: adjoint against tangent, both against differences, and
+    the same for second derivatives.
     """
     from . import api, checking
 

@@ -197,3 +197,31 @@ def test_a_header_without_a_block() -> None:
 def test_advice_of_pythons_parser_is_not_printed(recwarn: pytest.WarningsRecorder) -> None:
     survives('def f(x: f64):\n    """\\d"""\n    return 1if True else x\n')
     assert not recwarn
+
+
+@pytest.mark.parametrize("text", [
+    "", "\n", "\ufeff", "#", '"""', "\\", "def", "def f", "def f(", "def f():", "@", "@f",
+    "def f(x: f64): return x" + "\\",
+    "(" * 10_000,
+    "[" * 10_000 + "]" * 10_000, "-" * 10_000 + "x", "x = 1" + " + 1" * 100_000, "x" * 1_000_000,
+    "def f(x: f64):\n    return " + "x + " * 20_000 + "x", "def f(x: f64):\n    return " + "x ** " * 3000 + "x",
+    "def f(x: f64):\n    return " + "not " * 5000 + "True", "def f(x: f64):\n    return x" + ".T" * 5000,
+    "def f(x: f64):\n    return x" + "[None]" * 3000, "x = " + "9" * 5000, "x = 9 ** 9 ** 9 ** 9", "x = [0] * 10 ** 9",
+    "x = [[0] * 10 ** 6] * 10 ** 6", "x = 'a' * 10 ** 12", "x = list(range(10 ** 12))", "x = len(range(10 ** 40))",
+    "x = [i for i in range(10 ** 4) for j in range(10 ** 9)]", "def f(x: f64[10 ** 30]):\n    return x",
+    "def f(x: f64[2 ** 61, 0]):\n    return x", "def f(x: f64):\n    return zeros((2 ** 40, 2 ** 40))",
+    "".join(" " * i + "if True:\n" for i in range(200)) + " " * 200 + "x = 1", "x = 1 << 10 ** 10", "x = 1e308 * 10",
+    "def f(x: f64):\n    xs = [x]\n    for i in range(40):\n        xs = xs + xs\n    return sum(xs)",
+    "def f(x: f64):\n    xs = [x]\n    xs.append(xs)\n    return sum(xs)",
+], ids=lambda text: repr(text[:20]))
+def test_texts_made_to_hurt(text: str) -> None:
+    survives(text)
+
+
+def test_calls_that_double_without_end_come_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slpc.ir.expressions.MOST_STEPS", 50_000)
+    text = "def g0(x):\n    return x\n"
+    text += "".join(f"def g{i}(x):\n    return g{i - 1}(x) + g{i - 1}(x)\n" for i in range(1, 60))
+    with limited(SECONDS), pytest.raises(SlpError) as caught:
+        parse(text + "def f(x: f64):\n    return g59(x)\n")
+    assert [d.code for d in caught.value.diagnostics] == ["E0119"]
