@@ -192,8 +192,8 @@ class _Rows:
     def add(self, *terms: tuple[Unknowns, Array, int]) -> None:
         """One row for each position of the index arrays: the sum of weight * number is at most 0."""
         limit: Array = numpy.sum([-weight * numbers.value[index] for numbers, index, weight in terms], axis=0)
-        highest: Array = numpy.sum([(numbers.column[index] >= 0) * weight for numbers, index, weight in terms if weight > 0],
-                                  axis=0)
+        highest: Array = numpy.sum([(numbers.column[index] >= 0) * weight
+                                    for numbers, index, weight in terms if weight > 0], axis=0)
         needed = highest > limit  # others hold whatever the numbers are
         row = numpy.cumsum(needed) - 1 + self.count
         for numbers, index, weight in terms:
