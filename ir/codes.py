@@ -7,6 +7,7 @@ examples of E01xx to E03xx are programs, and a test reads them; the others are w
 
 from __future__ import annotations
 
+import textwrap
 from typing import NamedTuple
 
 from .diagnostics import Fault, near
@@ -26,7 +27,7 @@ def explain(code: str) -> str:
     entry = CODES.get(code.upper())
     if entry is None:
         raise Fault("E0411", f"there is no error code '{code}'", near(code.upper(), CODES) or "slpc explain lists them")
-    parts = [f"{code.upper()}: {entry.title}", entry.reason]
+    parts = [f"{code.upper()}: {entry.title}", textwrap.fill(entry.reason, 88)]
     for heading, example in (("Wrong:", entry.wrong), ("Right:", entry.right)):
         indented = "\n".join("    " + line if line else "" for line in example.rstrip().split("\n"))
         parts.append(f"{heading}\n{indented}")
