@@ -231,6 +231,10 @@ _code("E0411", "an unknown pass, backend or code", "The name is in none of our t
 _code("E0412", "there is nothing to differentiate",
       """Only floating-point outputs have derivatives, and only in floating-point inputs; at least one input must be
       asked for.""", "slpc run FILE --grad --of count    # an i64 output", "slpc run FILE --grad --of loss")
+_code("E0413", "an array for an output does not fit",
+      """`out=` takes one array for each output: of its dtype and shape, row by row, writeable, and in memory that no
+      input and no other output has a part in. f.buffers() makes them all.""",
+      "f(x, out={'y': numpy.empty(3)})     # y is f64[4]", "f(x, out=f.buffers())")
 
 # E05xx: what is not installed ----------------------------------------------------------------------------------
 _code("E0501", "a backend is not installed",
