@@ -14,10 +14,10 @@ from ..ir.graph import Graph
 from ..ir.target import Target
 from ..passes.scalarise import scalarise
 from . import llvm_batch, llvm_call, llvm_engine
-from .llvm_layout import Field, head, layout_of, read_head
 from .llvm_lowering import lowered
 from .llvm_module import module
 from .llvm_program import Columns, Ports, functions, weight
+from .records import Field, head, layout_of, read_head
 
 __all__ = ["TARGET", "Program", "emit", "emit_batch", "load", "lowered"]
 
@@ -36,9 +36,9 @@ def emit(graph: Graph, placement: None = None, *, source: str = "") -> str:
     Fault E0701 where the program cannot be taken apart into scalars.
     """
     assert placement is None
-    graph = _scalars(graph)
+    graph = scalars(graph)
     layout = layout_of(graph)
-    writers, workspace = functions(graph, Ports(layout), "slpc.point")
+    writers, workspace = functions(graph, Ports(layout), "slpc.point", exported=True)
     layout = replace(layout, workspace=workspace)
     return module(head(layout, source or graph.file), writers, [], weight(graph) <= WEIGHT_POINT)
 
@@ -46,15 +46,15 @@ def emit(graph: Graph, placement: None = None, *, source: str = "") -> str:
 def emit_batch(graph: Graph, *, lanes: int = 0) -> str:
     """The module's text for many points: `slpc.block` computes as many as there are lanes (those of this machine's
     vector registers, if 0), `slpc.rows` goes over a chunk of them."""
-    graph = _scalars(graph)
+    graph = scalars(graph)
     layout = layout_of(graph)
     lanes = lanes or llvm_engine.lanes()
-    writers, workspace = functions(graph, Columns(layout, lanes), "slpc.block")
+    writers, workspace = functions(graph, Columns(layout, lanes), "slpc.block", "alwaysinline ")
     layout = replace(layout, workspace=workspace, lanes=lanes)
     return module(head(layout, graph.file), writers, llvm_batch.rows(lanes), weight(graph) <= WEIGHT_BATCH)
 
 
-def _scalars(graph: Graph) -> Graph:
+def scalars(graph: Graph) -> Graph:
     """The graph taken apart into scalars; Fault E0701 where that is not possible, or an operation is missing."""
     graph = scalarise(graph)
     for node in graph.nodes:

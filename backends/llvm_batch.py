@@ -18,7 +18,7 @@ from typing import Any
 import numpy
 
 from . import llvm_engine
-from .llvm_layout import read_head
+from .records import read_head
 
 CHUNK = 512
 """Points whose columns are in cache at once."""

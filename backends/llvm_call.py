@@ -18,7 +18,7 @@ from typing import Any
 
 from . import llvm_engine
 from .llvm_engine import Library
-from .llvm_layout import Layout
+from .records import Layout
 
 MOST_DIRECT = 1000
 """Inputs and outputs of a program that Python calls directly, their floats on the stack."""

@@ -23,7 +23,8 @@ class Library:
 
 
 @cache
-def _targets() -> None:
+def targets() -> None:
+    """Every target that LLVM was built with, made ready."""
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
 
@@ -31,7 +32,7 @@ def _targets() -> None:
 @cache
 def machine(opt: int = 2) -> Any:
     """The target machine of this process."""
-    _targets()
+    targets()
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=opt, reloc="pic",
         codemodel="default", jit=True)
@@ -51,6 +52,16 @@ def lanes() -> int:
 
 def object_code(text: str, target: Any) -> bytes:
     """The object file of a module for a target machine."""
+    return bytes(target.emit_object(_prepared(text, target)))
+
+
+def assembly(text: str, target: Any) -> str:
+    """The assembly of a module for a target machine."""
+    return str(target.emit_assembly(_prepared(text, target)))
+
+
+def _prepared(text: str, target: Any) -> Any:
+    """The module with its functions put in place of calls where the text asks for it."""
     context = llvm.create_context()
     parsed = llvm.parse_assembly(text, context)
     parsed.triple = target.triple
@@ -62,7 +73,7 @@ def object_code(text: str, target: Any) -> bytes:
         passes.add_sroa_pass()
         passes.add_new_gvn_pass()
         passes.run(parsed, builder)
-    return bytes(target.emit_object(parsed))
+    return parsed
 
 
 def link(code: bytes, names: Sequence[str]) -> Library:

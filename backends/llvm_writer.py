@@ -12,6 +12,9 @@ from collections.abc import Callable, Sequence
 
 Operand = "Lane | float | int"
 
+_TAKEN = {"in", "out", "work", "at", "entry"}
+"""What functions call their parameters and their first block."""
+
 _FLOATS = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64"}
 
 
@@ -157,6 +160,14 @@ class Writer:
         result = "%" + (name or self.fresh())
         self.lines.append(f"  {result} = {instruction}")
         return Lane(self, result, kind)
+
+    def renamed(self, value: Lane, name: str) -> Lane:
+        """The value under a name of the program's, where its instruction is the last one written."""
+        start = f"  {value.name} = "
+        if not (self.lines and self.lines[-1].startswith(start) and name.isascii()) or name in _TAKEN:
+            return value
+        self.lines[-1] = f"  %{name} = {self.lines[-1][len(start):]}"
+        return Lane(self, f"%{name}", value.kind)
 
     def label(self, name: str) -> None:
         """A basic block begins."""

@@ -7,7 +7,6 @@ examples of E01xx to E03xx are programs, and a test reads them; the others are w
 
 from __future__ import annotations
 
-import textwrap
 from typing import NamedTuple
 
 from .diagnostics import Fault, near
@@ -27,7 +26,7 @@ def explain(code: str) -> str:
     entry = CODES.get(code.upper())
     if entry is None:
         raise Fault("E0411", f"there is no error code '{code}'", near(code.upper(), CODES) or "slpc explain lists them")
-    parts = [f"{code.upper()}: {entry.title}", textwrap.fill(entry.reason, 88)]
+    parts = [f"{code.upper()}: {entry.title}", entry.reason]
     for heading, example in (("Wrong:", entry.wrong), ("Right:", entry.right)):
         indented = "\n".join("    " + line if line else "" for line in example.rstrip().split("\n"))
         parts.append(f"{heading}\n{indented}")
@@ -231,10 +230,6 @@ _code("E0411", "an unknown pass, backend or code", "The name is in none of our t
 _code("E0412", "there is nothing to differentiate",
       """Only floating-point outputs have derivatives, and only in floating-point inputs; at least one input must be
       asked for.""", "slpc run FILE --grad --of count    # an i64 output", "slpc run FILE --grad --of loss")
-_code("E0413", "an array for an output does not fit",
-      """`out=` takes one array for each output: of its dtype and shape, row by row, writeable, and in memory that no
-      input and no other output has a part in. f.buffers() makes them all.""",
-      "f(x, out={'y': numpy.empty(3)})     # y is f64[4]", "f(x, out=f.buffers())")
 
 # E05xx: what is not installed ----------------------------------------------------------------------------------
 _code("E0501", "a backend is not installed",
@@ -285,3 +280,16 @@ _code("E0702", "an array that cannot be bound",
       """`f.bind(x, out=g)` takes one contiguous array of float64 for all inputs and one for all outputs, end to end in
       their order, which do not overlap.""",
       "f.bind(numpy.zeros((2, 1)))", "f.bind(numpy.zeros(2))")
+_code("E0703", "there is no linker",
+      """A shared library is linked by cc, clang, gcc, ld.lld, ld or zig (pip install ziglang), whichever is found
+      first. An object file needs none of them.""",
+      "slpc compile FILE --emit so -o f.so    # on a machine without a C compiler",
+      "slpc compile FILE --emit obj -o f.o")
+_code("E0704", "an unknown target",
+      "The target is a triple that LLVM knows: architecture, vendor, system.",
+      "slpc compile FILE --emit obj --target arm -o f.o",
+      "slpc compile FILE --emit obj --target aarch64-unknown-linux-gnu -o f.o")
+_code("E0705", "a form that code cannot be written in",
+      """`--emit` takes ll (LLVM IR), asm, obj, so, c (C99) or h (the header). Files that are no text need -o. The
+      function's name is one that C allows.""",
+      "slpc compile FILE --emit dll -o f.dll", "slpc compile FILE --emit so -o f.so")

@@ -1,0 +1,106 @@
+"""Ahead of time: a program as a function for C (c_signature.py), in LLVM IR, assembly or an object file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from ..ir.diagnostics import Fault, near
+from ..ir.graph import Graph
+from . import c_signature, llvm_engine
+from .llvm_backend import WEIGHT_POINT, scalars
+from .llvm_lowering import memory_kind
+from .llvm_module import module
+from .llvm_program import Ports, address, functions, weight
+from .llvm_writer import Lane, Writer
+from .pieces import Element
+from .records import Field, Layout, head, layout_of
+
+
+class Pointers(Ports):
+    """Two tables with the address of each input and of each output."""
+
+    def input(self, w: Writer, element: Element) -> Lane:
+        return self._element(w, "%in", self.layout.inputs.fields[element[0]], element)
+
+    def output(self, w: Writer, element: Element) -> Lane:
+        return self._element(w, "%out", self.layout.outputs.fields[element[0]], element)
+
+    def _element(self, w: Writer, table: str, field: Field, element: Element) -> Lane:
+        entry = address(w, table, 8 * element[0])
+        base = w.line("ptr", f"load ptr, ptr {entry.name}, align 8, !invariant.load !1")
+        return address(w, base.name, element[1] * field.stored)
+
+
+def emit(graph: Graph, symbol: str, *, source: str = "") -> tuple[str, Layout]:
+    """The module's text, in which `@SYMBOL` is the function for C, and the layout with its workspace."""
+    graph = scalars(graph)
+    layout = layout_of(graph)
+    writers, workspace = functions(graph, Pointers(layout), "slpc.point", "noinline ")
+    layout = replace(layout, workspace=workspace)
+    text = module(head(layout, source), writers, _entry(layout, symbol), weight(graph) <= WEIGHT_POINT)
+    return text, layout
+
+
+def _entry(layout: Layout, symbol: str) -> list[str]:
+    inputs, outputs = layout.inputs.fields, layout.outputs.fields
+    given = [f"{'ptr' if f.type.shape else _by_value(f)} %x{i}" for i, f in enumerate(inputs)]
+    given += [f"ptr %y{i}" for i in range(len(outputs))]
+    lines = [f"define i32 @{symbol}({', '.join([*given, 'ptr %work', 'i64 %bytes'])}) #0 {{", "entry:",
+             f"  %in = alloca [{max(1, len(inputs))} x ptr], align 8",
+             f"  %out = alloca [{len(outputs)} x ptr], align 8"]
+    for i, field in enumerate(inputs):
+        value = f"%x{i}"
+        if not field.type.shape:
+            kind = memory_kind(field.type.dtype)
+            lines += [f"  %a{i} = alloca {kind}, align 8", f"  store {kind} {value}, ptr %a{i}"]
+            value = f"%a{i}"
+        lines += [f"  %p{i} = getelementptr ptr, ptr %in, i64 {i}", f"  store ptr {value}, ptr %p{i}"]
+    for i in range(len(outputs)):
+        lines += [f"  %q{i} = getelementptr ptr, ptr %out, i64 {i}", f"  store ptr %y{i}, ptr %q{i}"]
+    if layout.workspace:
+        lines += [f"  %small = icmp ult i64 %bytes, {layout.workspace}", "  %none = icmp eq ptr %work, null",
+                  "  %missing = or i1 %small, %none", "  br i1 %missing, label %no, label %there", "no:",
+                  f"  ret i32 {c_signature.NO_WORKSPACE}", "there:", "  %address = ptrtoint ptr %work to i64",
+                  "  %low = and i64 %address, 7", "  %odd = icmp ne i64 %low, 0",
+                  "  br i1 %odd, label %misaligned, label %run", "misaligned:",
+                  f"  ret i32 {c_signature.MISALIGNED}", "run:"]
+    return [*lines, "  call void @slpc.point(ptr %in, ptr %out, ptr %work)", f"  ret i32 {c_signature.DONE}", "}", ""]
+
+
+def _by_value(field: Field) -> str:
+    kind = memory_kind(field.type.dtype)
+    return f"{kind} zeroext" if kind in ("i8", "i16") else kind
+
+
+def target_machine(triple: str = "", cpu: str = "") -> Any:
+    """The target machine for a triple (this one's, if empty) and a CPU: this very one, if both are empty, else the
+    triple's most general. Fault E0704 for one that LLVM does not know."""
+    llvm_engine.targets()
+    here = not triple
+    triple = triple or llvm.get_default_triple()
+    features = ""
+    if here and not cpu:
+        cpu, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+    try:
+        target = llvm.Target.from_triple(triple)
+    except RuntimeError:
+        raise Fault("E0704", f"LLVM knows no target '{triple}'",
+                    near(triple, _TRIPLES) or f"for example {', '.join(_TRIPLES)}") from None
+    return target.create_target_machine(cpu=cpu, features=features, opt=2, reloc="pic", codemodel="default")
+
+
+_TRIPLES = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu", "riscv64-unknown-linux-gnu", "arm64-apple-darwin",
+            "x86_64-pc-windows-msvc")
+
+
+def object_file(text: str, machine: Any) -> bytes:
+    """The module as an object file: the same bytes every time."""
+    return llvm_engine.object_code(text, machine)
+
+
+def assembly(text: str, machine: Any) -> str:
+    """The module in the target's assembly language."""
+    return llvm_engine.assembly(text, machine)
