@@ -16,32 +16,48 @@ from types import CodeType
 from typing import Any
 
 from ..ir.graph import Constant, Graph, Node, Value
+from ..ir.ops import OPS
 from ..ir.show import dying
 from ..ir.target import Target
-from ..ir.types import bf16, f16, f32
-from . import numpy_scalar
+from ..ir.types import bf16, f16, f32, f64
+from ..passes.arena import Placement
+from . import numpy_arena, numpy_into, numpy_scalar
 from .numpy_lowering import SPECIAL, lower, lowered
 
 __all__ = ["TARGET", "emit", "load", "lowered"]
 
-TARGET = Target("numpy", accumulates_in={f16: f32, bf16: f32})
+_FUNCTIONS = [op.name for op in OPS.values() if op.elementwise and not op.symbol and op.name not in ("where", "astype")]
+
+TARGET = Target(
+    "numpy", arena=True, accumulates_in={f16: f32, bf16: f32},
+    computed_in={(name, bf16): f32 for name in _FUNCTIONS} | {(name, f16): f32 for name in SPECIAL}
+    | {("polygamma", dtype): f64 for dtype in (bf16, f16, f32)},
+    products_as_blas=True, row_by_row={"gather": (0,), "scatter_add": (0,)},
+    in_place=numpy_into.IN_PLACE, workspace=numpy_into.workspace)
 
 BLOCK = 1000
 """Operations in one emitted function: CPython's compiler takes more than linear time on a very long one."""
 
 _TAKEN = {"np", "special", "bfloat16", "values", "points", "found", "map", "pow", "ENTRY", "ARRAYS", "ArithmeticError",
-          "ValueError"}
+          "ValueError"} | numpy_arena.TAKEN
 _counter = itertools.count()
 
 
-def emit(graph: Graph, placement: None = None, *, source: str = "") -> str:
-    """The module's source. `placement` is an arena's; without one, NumPy allocates each value. `source` names the file
-    that the program comes from, for the docstring. Linear in the number of operations; the same text every time."""
-    assert placement is None
+def emit(graph: Graph, placement: Placement | None = None, *, source: str = "", poison: bool = False) -> str:
+    """The module's source for a graph that is legal for `TARGET`.
+
+    With a placement, arrays lie in one arena, and the function takes `out=`, a sequence of arrays for the outputs;
+    without one, NumPy allocates each value. `source` names the file that the program comes from, for the docstring.
+    `poison` is for tests: bytes of the arena that are not alive hold NaN. Linear in the number of operations; the same
+    text every time.
+    """
     names = _names(graph)
     scalar = numpy_scalar.fits(graph)
     entry = names.text(graph.name)
-    lines = _head(graph, source or graph.file, scalar, entry)
+    arena = placement is not None and not scalar
+    lines = _head(graph, source or graph.file, scalar, arena, entry)
+    if placement is not None and not scalar:
+        return "\n".join([*lines, *numpy_arena.emit_arena(graph, placement, names, entry, poison)]) + "\n"
     if scalar:
         lines += _on_floats(graph, names, entry)
     lines += _on_arrays(graph, names, f"{entry}_arrays" if scalar else entry, scalar)
@@ -98,7 +114,7 @@ def _names(graph: Graph) -> _Names:
     return names
 
 
-def _head(graph: Graph, source: str, scalar: bool, entry: str) -> list[str]:
+def _head(graph: Graph, source: str, scalar: bool, arena: bool, entry: str) -> list[str]:
     def listed(values: tuple[Value, ...]) -> str:
         return "\n".join(f"    {v.name}: {v.type.dtype.numpy.name} {v.shape}" for v in values)
 
@@ -109,10 +125,15 @@ def _head(graph: Graph, source: str, scalar: bool, entry: str) -> list[str]:
              *listed(graph.outputs).split("\n")]
     if scalar:
         lines.append(f"{entry}_arrays is the same on NumPy scalars, or on arrays of points.")
+    if arena:
+        lines += ["All arrays lie in one block of memory. With out=, a sequence of arrays for the outputs, these are",
+                  "written, and the block is kept for the thread's next call: such calls allocate nothing."]
     lines += ['"""', ""]
     ops = {n.op.name for n in graph.nodes}
     if scalar and (used := numpy_scalar.math_names(graph)):
         lines += [f"from math import {', '.join(used)}", ""]
+    if arena:
+        lines += ["import threading", ""]
     lines.append("import numpy as np")
     if any(v.dtype is bf16 for v in graph.values()):
         lines.append("from ml_dtypes import bfloat16")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from ..ir.graph import Constant, Node, Value
@@ -28,7 +28,7 @@ def lowered() -> set[str]:
 
 def lower(node: Node, name: Name) -> list[str]:
     """The lines that define the node's result."""
-    operands = [_constant(node, v) if isinstance(v, Constant) else name(v) for v in node.operands]
+    operands = [constant_text(node, v) if isinstance(v, Constant) else name(v) for v in node.operands]
     target = name(node.results[0])
     found = _LOWERINGS[node.op.name](node, operands)
     if isinstance(found, str):
@@ -41,7 +41,7 @@ def dtype_text(dtype: DType) -> str:
     return "bfloat16" if dtype.name == "bf16" else f"np.{dtype.numpy.name}" if dtype.kind != "bool" else "np.bool_"
 
 
-def _constant(node: Node, value: Constant) -> str:
+def constant_text(node: Node, value: Constant) -> str:
     """A literal: weak where an array of its dtype stands beside it, else of its dtype."""
     group = node.operands[1:] if node.op.name == "where" else node.operands
     beside = any(not isinstance(v, Constant) for v in group)
@@ -75,20 +75,8 @@ def _infix(node: Node, v: list[str]) -> str:
 
 
 def _function(node: Node, v: list[str]) -> str:
-    """A function of NumPy or SciPy; narrow dtypes go through float32 where the library would widen or lacks it."""
-    name, dtype = node.op.name, node.results[0].dtype
-    if dtype.is_float and dtype.bytes == 2 and (dtype.name == "bf16" or name in SPECIAL):
-        wide = [f"np.float32({x})" if isinstance(o, Constant) else f"{x}.astype(np.float32)"
-                for x, o in zip(v, node.operands, strict=True)]
-        return f"{_called(name, wide)}.astype({dtype_text(dtype)})"
-    called = _called(name, v)
-    return f"{called}.astype({dtype_text(dtype)})" if name == "polygamma" and dtype.name != "f64" else called
-
-
-def _called(name: str, v: Sequence[str]) -> str:
-    if name in SPECIAL:
-        return f"special.{SPECIAL[name]}({', '.join(v)})"
-    return f"np.{name}({', '.join(v)})"
+    name = node.op.name
+    return f"special.{SPECIAL[name]}({', '.join(v)})" if name in SPECIAL else f"np.{name}({', '.join(v)})"
 
 
 for _op in OPS.values():

@@ -7,6 +7,7 @@ examples of E01xx to E03xx are programs, and a test reads them; the others are w
 
 from __future__ import annotations
 
+import textwrap
 from typing import NamedTuple
 
 from .diagnostics import Fault, near
@@ -26,7 +27,7 @@ def explain(code: str) -> str:
     entry = CODES.get(code.upper())
     if entry is None:
         raise Fault("E0411", f"there is no error code '{code}'", near(code.upper(), CODES) or "slpc explain lists them")
-    parts = [f"{code.upper()}: {entry.title}", entry.reason]
+    parts = [f"{code.upper()}: {entry.title}", textwrap.fill(entry.reason, 88)]
     for heading, example in (("Wrong:", entry.wrong), ("Right:", entry.right)):
         indented = "\n".join("    " + line if line else "" for line in example.rstrip().split("\n"))
         parts.append(f"{heading}\n{indented}")
@@ -230,6 +231,10 @@ _code("E0411", "an unknown pass, backend or code", "The name is in none of our t
 _code("E0412", "there is nothing to differentiate",
       """Only floating-point outputs have derivatives, and only in floating-point inputs; at least one input must be
       asked for.""", "slpc run FILE --grad --of count    # an i64 output", "slpc run FILE --grad --of loss")
+_code("E0413", "an array for an output does not fit",
+      """`out=` takes one array for each output: of its dtype and shape, row by row, writeable, and in memory that no
+      input and no other output has a part in. f.buffers() makes them all.""",
+      "f(x, out={'y': numpy.empty(3)})     # y is f64[4]", "f(x, out=f.buffers())")
 
 # E05xx: what is not installed ----------------------------------------------------------------------------------
 _code("E0501", "a backend is not installed",

@@ -22,6 +22,8 @@ WORK = {"quick": 2e6, "default": 1e7, "proof": 1e8}
 SEGMENTS = {"quick": 4, "default": 12, "proof": 40}
 """In so many parts of the program the largest working set is a candidate for a pivot."""
 MOST_PIVOTS = 6
+MOST_BUDGET = 1e6
+"""What an infinite budget is taken for."""
 LARGEST = 20_000
 """Programs with more tasks than that get the combinatorial bounds alone."""
 
@@ -113,7 +115,7 @@ class _Search:
 
     def best(self, budget: float, known: int, goal: int | None) -> Bound:
         """The best bound of programmes over pivots, above `known`, or one that is not."""
-        flops, spent = math.floor(budget * self.tasks.forward_flops), 0.0
+        flops, spent = math.floor(min(budget, MOST_BUDGET) * self.tasks.forward_flops), 0.0
         best = Bound(0, "no pivot")
         chosen: tuple[int, ...] = ()
         while len(chosen) < MOST_PIVOTS and spent < self.work:

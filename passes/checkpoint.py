@@ -164,21 +164,22 @@ def plan(graph: Graph, target: Target, *, recompute_budget: float | None = None,
     planner = Planner(seen, effort)
     budget = None if memory_limit is not None else recompute_budget or 0.0
     found = planner.within_memory(memory_limit) if memory_limit is not None else planner.within_budget(budget or 0.0)
-    return Plan(seen, found.order, budget, memory_limit, "", effort, found.by, time.perf_counter() - began,
-                planner.marks)
+    return Plan(seen, found.order, budget, memory_limit, "", effort, found.by + planner.interrupted,
+                time.perf_counter() - began, planner.marks)
 
 
 def curve(graph: Graph, target: Target, budgets: Sequence[float], *, effort: str = "default") -> list[Plan]:
     """A plan for each budget, in increasing order; the peaks fall or stay."""
     seen = tasks(legalize(graph, target), target)
+    for budget in budgets:
+        _check(budget, None, effort)
     planner = Planner(seen, effort)
     plans = []
     for budget in sorted(budgets):
-        _check(budget, None, effort)
         began = time.perf_counter()
         found = planner.within_budget(budget)
-        plans.append(Plan(seen, found.order, budget, None, "", effort, found.by, time.perf_counter() - began,
-                          planner.marks))
+        plans.append(Plan(seen, found.order, budget, None, "", effort, found.by + planner.interrupted,
+                          time.perf_counter() - began, planner.marks))
     return plans
 
 
@@ -248,6 +249,7 @@ class Planner:
         self.base = sum(seen.flops)
         self.archive = Archive()
         self.climbed = 0
+        self.interrupted = ""
         marks = []
         self.policies: list[Found] = []
         for name, policy in POLICIES.items():
@@ -297,10 +299,14 @@ class Planner:
                      f"the peak is at '{forced.name}'; {bound.reason}")
 
     def _climb(self, rung: int) -> None:
-        """Search at each rung up to this one."""
-        while self.climbed <= min(rung, len(LADDER) - 1):
-            self._search(LADDER[self.climbed])
-            self.climbed += 1
+        """Search at each rung up to this one. Ctrl-C ends it, and what has been found is taken."""
+        try:
+            while self.climbed <= min(rung, len(LADDER) - 1):
+                self._search(LADDER[self.climbed])
+                self.climbed += 1
+        except KeyboardInterrupt:
+            self.climbed = len(LADDER)
+            self.interrupted = ", interrupted"
 
     def _search(self, budget: float) -> None:
         most = self._most(budget)

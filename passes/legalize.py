@@ -1,14 +1,15 @@
 """Legalize: what a target would do behind the program's back is written into the program.
 
 A sum of bfloat16 in bfloat16 stops growing at 256, so sums and products of f16 and bf16 are done in f32 where the
-target says so. A reshape of what does not lie row by row, and a product of what a BLAS cannot take as it lies, need a
-copy. The casts and copies are operations like any other: they are seen in the text, and counted in the plan.
+target says so; so are functions that it has in f32 alone. A reshape of what does not lie row by row, and a product of
+what a BLAS cannot take as it lies, need a copy, and so does an output, which is given back row by row. The casts and
+copies are operations like any other: they are seen in the text, and counted in the plan.
 """
 
 from __future__ import annotations
 
 from ..ir.arrays import Arrays
-from ..ir.graph import Constant, Graph, Node, Value
+from ..ir.graph import Constant, Graph, Node, Value, buffer
 from ..ir.layout import layout, reshaped
 from ..ir.ops import OPS
 from ..ir.target import Target
@@ -54,19 +55,34 @@ class _Legal:
             elif node.op.name == "matmul" and self.target.products_as_blas:
                 operands = tuple(v if (lies := layout(v)) is not None and lies.matrix else self._row_by_row(v)
                                  for v in operands)
-            wide = self.target.accumulates_in.get(old.dtype)
-            if wide is None or node.op.name not in ACCUMULATING:
+            elif node.op.name in self.target.row_by_row:
+                places = self.target.row_by_row[node.op.name]
+                operands = tuple(self._row_by_row(v) if i in places and not _in_rows(v) else v
+                                 for i, v in enumerate(operands))
+            wide = self._wide(node)
+            if wide is None:
                 value = self.arrays.emit(node.op, operands, node.attributes)
             else:
-                value = self._accumulated(node, operands, wide)
+                value = self._between_casts(node, operands, wide)
             value.name = old.name
             now[old] = value
+        outputs = [now.get(v, v) for v in graph.outputs]
+        for i, v in enumerate(outputs):
+            if not (_in_rows(v) and v.type.size == buffer(v).type.size):
+                outputs[i] = self._row_by_row(v)
         if not self.changed:
             return graph
-        return self.builder.finish([now.get(v, v) for v in graph.outputs], [v.name for v in graph.outputs])
+        return self.builder.finish(outputs, [v.name for v in graph.outputs])
 
-    def _accumulated(self, node: Node, operands: tuple[Value, ...], wide: DType) -> Value:
-        """The operation in the wide dtype, between casts."""
+    def _wide(self, node: Node) -> DType | None:
+        """The dtype in which the operation is done, if it is not that of its result."""
+        name, dtype = node.op.name, node.result.dtype
+        if name in ACCUMULATING:
+            return self.target.accumulates_in.get(dtype)
+        return self.target.computed_in.get((name, dtype))
+
+    def _between_casts(self, node: Node, operands: tuple[Value, ...], wide: DType) -> Value:
+        """The operation in the wide dtype."""
         old = node.results[0]
         raised = []
         for v in operands:
@@ -93,3 +109,9 @@ class _Legal:
             self.builder.name_value(found, f"{x.name}_rows" if x.name else "rows")
             self.changed = True
         return found
+
+
+def _in_rows(value: Value) -> bool:
+    """Does it lie row by row?"""
+    lies = layout(value)
+    return lies is not None and lies.contiguous

@@ -100,10 +100,10 @@ class _Checker:
         point = samples.draw(graph, seed, given)
         for value in graph.inputs:
             if value.name in given:
-                found = numpy.asarray(given[value.name])
-                if value.dtype is f64 and found.dtype.kind not in "iub":
-                    found = found.astype(numpy.float64)
-                point[value.name] = convert(found.tolist() if not found.ndim else found, value, value.shape)
+                found = given[value.name]
+                if value.dtype is f64 and isinstance(found, numpy.ndarray) and found.dtype.kind not in "iub":
+                    found = found.astype(numpy.float64)  # of a lower precision, as the program was
+                point[value.name] = convert(found, value, value.shape)
         self.point: Arrays = point
         self.weights = {name: self._normal(self.adjoint.graph.input(name).shape) for name in self.adjoint.seeds}
 

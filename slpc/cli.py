@@ -25,6 +25,8 @@ COMMANDS = {
     "compile": "commands:compile_",
     "check": "commands:check",
     "gradcheck": "commands:gradcheck",
+    "plan": "command_plan:plan",
+    "why": "command_plan:why",
     "cost": "command_cost:cost",
     "ops": "command_help:ops",
     "explain": "command_help:explain",

@@ -139,7 +139,7 @@ def check(ctx: click.Context, files: Sequence[str], constants: dict[str, str], w
     for file in files:
         try:
             with report.progress(f"reading {file}"):
-                found.append({"file": file, **_facts(file, constants, wrt, of)})
+                found.append(_facts(file, constants, wrt, of))
         except SlpError as error:
             faults += error.diagnostics
     if as_json:
@@ -168,7 +168,7 @@ def _facts(file: str, constants: dict[str, str], wrt: list[str] | None, of: str 
         with api.placed(graph.file):
             ratio = cost.ratio(graph, of=of, wrt=wrt)
     return {
-        "program": graph.name,
+        "file": graph.file, "program": graph.name,
         "parameters": {v.name: str(v.type) for v in graph.parameters},
         "data": {v.name: str(v.type) for v in graph.data},
         "outputs": {v.name: str(v.type) for v in graph.outputs},
@@ -227,8 +227,10 @@ def gradcheck(ctx: click.Context, file: str, constants: dict[str, str], given: S
     else:
         report.table([row.name, report.faint(f"{row.found:.12g}"), report.faint(f"{row.expected:.12g}"),
                       f"off by {row.error:.1e} of {row.tolerance:.1e}", report.verdict(row.ok)] for row in found.checks)
-        report.result(f"{file}: {graph.name} {report.verdict(found.ok)}")
+        report.result(f"{graph.file}: {graph.name} {report.verdict(found.ok)}")
     if not found.ok:
+        report.note("A derivative is wrong, or the point is a kink or outside of the domain: try another with "
+                    "NAME=VALUE or --random SEED.")
         ctx.exit(1)
 
 

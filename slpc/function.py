@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from . import inputs, memory
+from . import buffers, inputs, memory
 from .ir.diagnostics import Diagnostic, SlpError, near
 from .ir.graph import Distribution, Graph, Value
 
@@ -46,12 +46,16 @@ class Function:
     Both raise SlpError E0401 to E0408 for arguments that do not fit. They are slots rather than methods: native code
     puts functions of its own there, which Python calls without a frame in between.
 
+    `f(..., out=f.buffers())` writes the outputs into these arrays, by name or in order. A loop of such calls of a
+    program of arrays allocates nothing: its arena is kept for the thread.
+
     `text` is the emitted code that runs, `graph` the program that it was emitted from, `inputs` and `outputs` the types
     by name. Pickled as the program's text.
     """
 
     __slots__ = (
         "__call__",
+        "_arena",
         "_count",
         "_entry",
         "_loaded",
@@ -73,7 +77,7 @@ class Function:
     flat: Callable[..., tuple[Any, ...]]
 
     def __init__(self, graph: Graph, text: str, entry: Callable[..., tuple[Any, ...]], *, values: int,
-                 wrt: Sequence[str], seeds: Sequence[str], batch: bool, backend: str) -> None:
+                 wrt: Sequence[str], seeds: Sequence[str], batch: bool, backend: str, arena: bool = False) -> None:
         self.graph = graph
         self.text = text
         self.wrt = tuple(wrt)
@@ -82,6 +86,7 @@ class Function:
         self._many: Function | None = self if batch else None
         self.backend = backend
         self._entry = self._loaded = entry
+        self._arena = arena
         self._values = values
         self._names = tuple(v.name for v in graph.inputs)
         self._count = len(graph.inputs)
@@ -145,8 +150,14 @@ class Function:
             return value, dict(zip(self.wrt, results[self._values:]))
         return value
 
+    def buffers(self) -> dict[str, Any]:
+        """New arrays for the outputs, by name: what `out=` takes."""
+        return buffers.made(self.graph)
+
     def _flat(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         if kwargs or len(args) != self._count:
+            if "out" in kwargs and "out" not in self._names:
+                return self._into(kwargs.pop("out"), args, kwargs)
             args = self._arranged(args, kwargs)
         if not self._plain:
             return self._general(args)
@@ -180,6 +191,25 @@ class Function:
         except IndexError as error:
             raise self._out_of_range(error) from None
         return tuple(r[()] if getattr(r, "ndim", 1) == 0 else r for r in results)
+
+    def _into(self, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """The same call with arrays for the outputs."""
+        if self.batched:
+            raise SlpError(Diagnostic("E0413", "out= is for single calls, and this was compiled with batch=True"))
+        args = self._arranged(args, kwargs)
+        ready = [inputs.convert(given, value, value.shape) for given, value in zip(args, self.graph.inputs)]
+        given = buffers.checked(self.graph, out, ready)
+        if self._arena:
+            memory.check(self.graph)
+            try:
+                results = self._entry(*ready, out=given)
+            except IndexError as error:
+                raise self._out_of_range(error) from None
+            return tuple(r[()] if r.ndim == 0 else r for r in results)
+        results = self.flat(*args)
+        for array, result in zip(given, results):
+            array[...] = result
+        return tuple(r if a.ndim == 0 else a for a, r in zip(given, results))
 
     def _points(self, args: Sequence[Any]) -> int:
         """How many points a batch has: the length of the first argument that is an array."""
@@ -238,9 +268,9 @@ class Function:
 
     def _out_of_range(self, error: IndexError) -> SlpError:
         """E0406 at the user's line: the emitted line that failed defines a value of the program's."""
-        frames = traceback.extract_tb(error.__traceback__)
-        defined = (frames[-1].line or "").partition(" = ")[0]
-        value = next((v for v in self.graph.values() if v.name == defined), None)
+        lines = [frame.line or "" for frame in traceback.extract_tb(error.__traceback__)]
+        defined = {line.partition(" = ")[0] for line in lines} | {line.rpartition("# for ")[2] for line in lines}
+        value = next((v for v in self.graph.values() if v.name in defined), None)
         span, line = (value.span, memory.source_line(self.graph, value)) if value is not None else (None, "")
         return SlpError(Diagnostic("E0406", str(error), "an axis of length n is indexed by 0 to n - 1", self.graph.file,
                                    span, line))
@@ -268,7 +298,13 @@ def build(graph: Graph, *, values: int, wrt: Sequence[str] = (), seeds: Sequence
     from .passes.legalize import legalize
 
     legal = legalize(graph, module.TARGET)
-    text = emit(legal)
+    arena = not batch and module.TARGET.arena and any(v.shape for v in legal.values())
+    if arena:
+        from .passes.arena import place
+
+        text = emit(legal, place(legal, module.TARGET))
+    else:
+        text = emit(legal)
     try:
         entry = module.load(text, batch=True) if batch else module.load(text)
     except ModuleNotFoundError as error:
@@ -276,7 +312,7 @@ def build(graph: Graph, *, values: int, wrt: Sequence[str] = (), seeds: Sequence
             raise
         raise SlpError(Diagnostic("E0502", f"the code emitted for {graph.name} needs SciPy, which is not installed",
                                   "pip install 'slpc[special]'", graph.file)) from None
-    return Function(legal, text, entry, values=values, wrt=wrt, seeds=seeds, batch=batch, backend=backend)
+    return Function(legal, text, entry, values=values, wrt=wrt, seeds=seeds, batch=batch, backend=backend, arena=arena)
 
 
 def _restored(text: str, file: str, values: int, wrt: tuple[str, ...], seeds: tuple[str, ...], batch: bool,

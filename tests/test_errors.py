@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,8 @@ import slpc
 from slpc.ir.codes import CODES, explain
 from slpc.ir.diagnostics import Diagnostic, Fault, SlpError, Span, near
 
-GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT / "tests" / "golden"
 ELSEWHERE = {"E0104", "E0120"}
 """Provoked below: bytes that are no text, and programs in several modules."""
 
@@ -94,13 +96,12 @@ def imported(name: str, folder: Path) -> ModuleType:
         sys.path.remove(str(folder))
 
 
-def test_a_backend_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "llvmlite", None)
-    for name in [m for m in sys.modules if m.startswith(("slpc.backends.llvm", "llvmlite."))]:
-        monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(SlpError) as caught:
-        slpc.compile(slpc.parse("def f(x: f64):\n    return sin(x)\n"), backend="llvm")
-    assert caught.value.code == "E0501" and "pip install 'slpc[llvm]'" in str(caught.value)
+def test_a_backend_that_is_not_installed() -> None:
+    code = ("import sys; sys.modules['llvmlite'] = None; from slpc.cli import main; "
+            "main(['run', 'programs/lecture.slp', '--backend', 'llvm'])")
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (4, "")
+    assert ran.stderr.startswith("error[E0501]: ") and "pip install 'slpc[llvm]'" in ran.stderr
 
 
 def test_independent_errors_are_reported_together_and_dependent_ones_are_not() -> None:

@@ -1,0 +1,71 @@
+"""Arrays of the caller's that a program writes its outputs into: made, and checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .ir.diagnostics import Diagnostic, SlpError, near
+from .ir.graph import Graph, Value
+from .ir.types import matrix
+
+
+def made(graph: Graph) -> dict[str, Any]:
+    """A new array for each output, by name; of shape () for a scalar."""
+    import numpy
+
+    return {v.name: numpy.empty(v.shape, v.dtype.numpy) for v in graph.outputs}
+
+
+def checked(graph: Graph, out: Any, inputs: Sequence[Any]) -> list[Any]:
+    """The arrays of `out`, a mapping by output name or a sequence in the order of the outputs.
+
+    SlpError E0413 unless there is one for each output: of its dtype and shape, row by row, writeable, and in memory of
+    its own.
+    """
+    import numpy
+
+    if isinstance(out, Mapping):
+        _check_names(graph, out)
+        out = [out[v.name] for v in graph.outputs]
+    if not isinstance(out, Sequence) or len(out) != len(graph.outputs):
+        raise _error("must be a dict by name or a list", graph)
+    found: list[Any] = []
+    for array, value in zip(out, graph.outputs):
+        _check(array, value)
+        for other in (*inputs, *found):
+            if isinstance(other, numpy.ndarray) and numpy.may_share_memory(array, other):
+                raise _error(f"{value.name} shares memory with an input or another output", graph)
+        found.append(array)
+    return found
+
+
+def _check(array: Any, value: Value) -> None:
+    import numpy
+
+    if not isinstance(array, numpy.ndarray):
+        raise _fault(value, f"is a {type(array).__name__}, not an array")
+    if array.dtype != value.dtype.numpy or array.shape != value.shape:
+        raise _fault(value, f"has dtype {array.dtype} and shape {matrix(array.shape)}")
+    if not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
+        raise _fault(value, "is not a writeable array that lies row by row")
+
+
+def _check_names(graph: Graph, out: Mapping[str, Any]) -> None:
+    names = [v.name for v in graph.outputs]
+    for name in out:
+        if name not in names:
+            raise SlpError(Diagnostic("E0413", f"{graph.name} has no output '{name}'",
+                                      near(str(name), names) or f"its outputs are {', '.join(names)}"))
+    missing = [name for name in names if name not in out]
+    if missing:
+        raise SlpError(Diagnostic("E0413", f"out has no array for {', '.join(missing)}", "f.buffers() makes them all"))
+
+
+def _fault(value: Value, message: str) -> SlpError:
+    return SlpError(Diagnostic("E0413", f"the array for the output {value!r} {message}", "f.buffers() makes them all"))
+
+
+def _error(message: str, graph: Graph) -> SlpError:
+    return SlpError(Diagnostic("E0413", f"out: {message}", f"{graph.name} has {len(graph.outputs)} outputs; "
+                                                           "f.buffers() makes an array for each"))

@@ -1,0 +1,203 @@
+"""The NumPy backend in an arena: equal in every bit to the program without one, in as much memory as was predicted."""
+
+from __future__ import annotations
+
+import threading
+import tracemalloc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from orders import random_order
+
+import slpc
+from slpc import samples
+from slpc.backends import numpy_backend
+from slpc.backends.numpy_backend import TARGET
+from slpc.ir.graph import Graph
+from slpc.ir.verify import verify
+from slpc.passes.arena import Placement, place
+from slpc.passes.legalize import legalize
+from slpc.passes.liveness import lives
+from slpc.passes.schedule import scheduled
+from slpc.passes.tasks import tasks
+
+PROGRAMS = sorted(path.stem for path in (Path(__file__).parent.parent / "programs").glob("*.slp"))
+ALLOWED = 64 << 10
+LARGER = {
+    "mlp": dict(L=8, d=64, m=500),
+    "attention": dict(T=512),
+    "softmax_attention": dict(T=512),
+    "transformer": dict(L=3, d=64, T=128, V=512),
+    "lstm": dict(B=64, n=64),
+    "gmm": dict(n=15, K=3),
+}
+
+
+def load(name: str, **constants: Any) -> Graph:
+    return slpc.load(str(Path(__file__).parent.parent / "programs" / f"{name}.slp"), **constants)
+
+
+def legal(name: str, grad: bool = True, **constants: Any) -> Graph:
+    graph = load(name, **constants)
+    return verify(legalize(slpc.adjoint(graph) if grad else graph, TARGET))
+
+
+def drawn(graph: Graph) -> list[Any]:
+    return list(samples.draw(graph, 3).values())
+
+
+def in_arena(graph: Graph, **options: Any) -> Callable[..., Any]:
+    return numpy_backend.load(numpy_backend.emit(graph, place(graph, TARGET), **options))
+
+
+def without(graph: Graph) -> Callable[..., Any]:
+    return numpy_backend.load(numpy_backend.emit(graph))
+
+
+def assert_same_bits(found: Sequence[Any], expected: Sequence[Any]) -> None:
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        a, b = np.asarray(a), np.asarray(b)
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        np.testing.assert_array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))
+
+
+def arrays(graph: Graph) -> bool:
+    return any(v.shape for v in graph.values())
+
+
+def buffers(graph: Graph) -> list[Any]:
+    return [np.full(v.shape, 1, v.dtype.numpy) for v in graph.outputs]
+
+
+def peak(call: Callable[[], Any]) -> int:
+    """Most bytes that the call has allocated at once, what it returns included."""
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    result = call()
+    found = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    del result
+    return found
+
+
+def check_no_overlap(graph: Graph, placement: Placement) -> None:
+    """No two values that are alive together share a byte, but for a value and what it is written over as it dies."""
+    seen = tasks(graph, TARGET)
+    alive = lives(seen, seen.order)
+    value = [seen.values[b] for b in alive.buffer]
+    span = [(placement.offsets[v], placement.offsets[v] + v.type.bytes) for v in value]
+    assert max((end for _, end in span), default=0) <= placement.size
+    now: list[int] = []
+    for copy in range(len(value)):
+        now = [other for other in now if alive.end[other] >= alive.start[copy]]
+        for other in now:
+            apart = span[copy][1] <= span[other][0] or span[other][1] <= span[copy][0]
+            heir = placement.heirs.get(value[other]) is value[copy] and alive.end[other] == alive.start[copy]
+            assert apart or heir, f"{value[copy].name} and {value[other].name}"
+        now.append(copy)
+    for node, start in placement.workspace.items():
+        end = start + TARGET.workspace(node)
+        step = seen.nodes.index(node)
+        for copy in range(len(value)):
+            if alive.start[copy] <= step <= alive.end[copy]:
+                assert span[copy][1] <= start or end <= span[copy][0], f"{value[copy].name} and a workspace"
+
+
+@pytest.mark.parametrize("grad", [False, True], ids=["value", "grad"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_same_bits_with_and_without(name: str, grad: bool) -> None:
+    graph = legal(name, grad)
+    inputs = drawn(graph)
+    expected = without(graph)(*inputs)
+    assert_same_bits(in_arena(graph)(*inputs), expected)
+    if arrays(graph):
+        assert_same_bits(in_arena(graph, poison=True)(*inputs), expected)
+        call = in_arena(graph)
+        for _ in range(2):
+            given = buffers(graph)
+            assert_same_bits(call(*inputs, out=given), expected)
+            assert_same_bits(given, expected)
+        poisoned = in_arena(graph, poison=True)
+        for _ in range(2):
+            assert_same_bits(poisoned(*inputs, out=buffers(graph)), expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_any_order_with_repeats(name: str, seed: int) -> None:
+    """A legal order, whatever it repeats, gives the same bits; nothing that is alive is written over."""
+    graph = legal(name)
+    if not arrays(graph):
+        pytest.skip("runs on Python floats")
+    seen = tasks(graph, TARGET)
+    planned = verify(scheduled(seen, random_order(seen, seed)))
+    inputs = drawn(graph)
+    expected = without(graph)(*inputs)
+    placement = place(planned, TARGET)
+    check_no_overlap(planned, placement)
+    assert_same_bits(in_arena(planned, poison=True)(*inputs), expected)
+    assert_same_bits(in_arena(planned)(*inputs, out=buffers(planned)), expected)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_no_two_live_values_overlap(name: str) -> None:
+    graph = legal(name)
+    placement = place(graph, TARGET)
+    check_no_overlap(graph, placement)
+    assert placement.live_peak <= placement.size <= 1.02 * placement.live_peak
+
+
+@pytest.mark.parametrize("sizes", ["as declared", "larger"])
+@pytest.mark.parametrize("grad", [False, True], ids=["value", "grad"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_predicted_is_measured(name: str, grad: bool, sizes: str) -> None:
+    """tracemalloc's peak of a first call, arena and outputs made inside it, is the size of the arena."""
+    graph = legal(name, grad, **(LARGER.get(name, {}) if sizes == "larger" else {}))
+    if not arrays(graph):
+        pytest.skip("runs on Python floats")
+    placement = place(graph, TARGET)
+    inputs = drawn(graph)
+    in_arena(graph)(*inputs)  # what NumPy and BLAS allocate once and for all
+    call = in_arena(graph)
+    assert peak(lambda: call(*inputs)) == pytest.approx(placement.size, abs=max(ALLOWED, placement.size // 100))
+    given = buffers(graph)
+    call(*inputs, out=given)
+    assert peak(lambda: call(*inputs, out=given)) < 32 << 10  # NumPy converts and repeats 1024 elements at a time
+
+
+def test_a_result_keeps_its_own_bytes_only() -> None:
+    graph = legal("mlp", L=8, d=64, m=500)
+    call = in_arena(graph)
+    inputs = drawn(graph)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    result = call(*inputs)
+    kept = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert kept < sum(np.asarray(r).nbytes for r in result) + ALLOWED
+
+
+def test_threads_have_arenas_of_their_own() -> None:
+    graph = legal("mlp", L=4, d=32, m=300)
+    call = in_arena(graph)
+    several = [list(samples.draw(graph, seed).values()) for seed in range(4)]
+    expected = [without(graph)(*inputs) for inputs in several]
+    found: dict[int, list[Any]] = {}
+
+    def loop(which: int) -> None:
+        for _ in range(20):
+            found[which] = buffers(graph)
+            call(*several[which], out=found[which])
+
+    threads = [threading.Thread(target=loop, args=(which,)) for which in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for which in range(4):
+        assert_same_bits(found[which], expected[which])
