@@ -88,13 +88,14 @@ def _thinned(cuts: Sequence[int]) -> Sequence[int]:
 
 
 def _period(kinds: Sequence[int]) -> int:
-    """The least p such that most kinds equal the kind p before; 1 if there is none."""
-    n = len(kinds)
-    for p in range(1, n // 2 + 1):
-        same = sum(a == b for a, b in zip(kinds, kinds[p:], strict=False))
-        if 2 * same > n:
-            return p
-    return 1
+    """The p of the longest stretch in which each kind equals the kind p before, if that is a whole period; or else 1."""
+    best, longest = 1, 0
+    for p in range(1, len(kinds) // 2 + 1):
+        same = [a == b for a, b in zip(kinds, kinds[p:], strict=False)]
+        run = max((len(list(group)) for equal, group in itertools.groupby(same) if equal), default=0)
+        if run >= p and run > longest:
+            best, longest = p, run
+    return best
 
 
 class _Cutter:

@@ -16,6 +16,7 @@ import slpc
 from slpc.ir.graph import Graph
 from slpc.ir.ops import OPS
 from slpc.ir.target import Target
+from slpc.passes.checkpoint import Plan, plan
 from slpc.passes.liveness import lives
 from slpc.passes.simplify import simplify
 from slpc.passes.tasks import tasks
@@ -145,3 +146,63 @@ def test_transformer_forward() -> None:
         graph = simplify(slpc.parse(one_operation("transformer.slp"), **{**s, "T": T}))
         assert peak(graph) == F32 * (2 * H * T * T + 2 * d * T + H * T) + T * T + 8 * T
         assert peak(graph, IN_PLACE) == F32 * (H * T * T + 4 * d * T) + T * T + 8 * T
+
+
+# What is given up -----------------------------------------------------------------------------------------------
+
+def planned(program: str, policy: str, target: Target = PLAIN, **sizes: int) -> Plan:
+    return plan(slpc.adjoint(slpc.parse(one_operation(program), **sizes)), target, policy=policy)
+
+
+def kept(found: Plan) -> int:
+    sizes = dict(zip((v.name for v in found.tasks.values), found.tasks.bytes, strict=True))
+    return sum(sizes[name] for name in found.kept)
+
+
+@pytest.mark.parametrize("root", [3, 4, 5, 6])
+def test_mlp_every_square_root_of_l(root: int) -> None:
+    """sqrt(L) values between stretches, those of one stretch of sqrt(L), and the cotangent."""
+    d, m = 4, 64
+    found = planned("mlp.slp", "sqrt", L=root**2, d=d, m=m)
+    assert found.lives.peak == F32 * ((2 * root + 1) * d * m + d + 1)
+    assert found.recompute_fraction < 1
+
+
+def long_sequences() -> Iterator[Sizes]:
+    """T x T is largest: T is far above d."""
+    for s in drawn(L=(3, 5), d=(2, 4), H=(2, 3), T=(200, 300), V=(3, 7)):
+        yield {**s, "d": s["d"] * s["H"], "B": 1}
+
+
+def _turn(s: Sizes, squares: int) -> int:
+    """What is there in the top layer's attention besides what is kept: so many H T^2, the mask's bytes, and the
+    gradients that are made by then, of the read-out and of the layer's MLP, with the loss."""
+    d, H, T, V = (s[name] for name in "dHTV")
+    return F32 * (squares * H * T * T + d * V + 9 * d * d + 1) + T * T
+
+
+@pytest.mark.parametrize(("target", "squares"), [(PLAIN, 4), (IN_PLACE, 3)], ids=["plain", "in place"])
+def test_transformer_option_1(target: Target, squares: int) -> None:
+    """Block inputs are kept, L d T and the last X. At the peak the layer's Q, K, V and a cotangent stand beside them
+    (4 d T, of which the formula has one in the last X), with the sums of softmax; the MLP's part is gone by then."""
+    for s in long_sequences():
+        L, d, H, T = (s[name] for name in "LdHT")
+        found = planned("transformer.slp", "blocks", target, **s)
+        assert kept(found) == F32 * (L * d * T + d * T)
+        assert found.lives.peak == F32 * (L * d * T + 4 * d * T + H * T) + _turn(s, squares)
+        assert 0.8 < found.recompute_fraction < 1
+
+
+@pytest.mark.parametrize(("target", "squares"), [(PLAIN, 4), (IN_PLACE, 3)], ids=["plain", "in place"])
+def test_transformer_option_2(target: Target, squares: int) -> None:
+    """All but the T x T: at the peak, the top layer's MLP has given back what it stored (6 d T)."""
+    for s in long_sequences():
+        L, d, H, T, V = (s[name] for name in "LdHTV")
+        found = planned("transformer.slp", "no-square", target, **s)
+        assert kept(found) == F32 * (10 * L * d * T + V * T) + _besides(s)
+        assert found.lives.peak == F32 * (10 * L * d * T - 5 * d * T + 2 * L * H * T - H * T) + _turn(s, squares)
+        again = list(found.order)
+        for task in found.tasks.order:
+            again.remove(task)
+        products = sum(found.tasks.flops[t] for t in again if found.tasks.nodes[t].op.name == "matmul")
+        assert products == L * 2 * T * T * d
