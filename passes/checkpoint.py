@@ -3,7 +3,8 @@
 Several ways are tried and the best is kept: the textbook's choices, a dynamic programme over the chain of segments
 (`passes.chain`), and local search from each of them (`passes.search`). What they find goes into one archive, a set of
 orders that no other beats in flops and peak; a budget takes the best that it can pay for. The runs that fill the
-archive depend on the budget only through the rung of a ladder that it stands on, so more budget never has a higher peak.
+archive depend on the budget only through the rung of a ladder that it stands on, so more budget never has a higher
+peak.
 """
 
 from __future__ import annotations
