@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import llvmlite
 import llvmlite.binding as llvm
+
+from . import llvm_cache
 
 _lock = threading.RLock()
 _counter = itertools.count()
@@ -87,7 +90,11 @@ def link(code: bytes, names: Sequence[str]) -> Library:
 
 def load(text: str, names: Sequence[str]) -> Library:
     """The machine code of a module."""
-    return link(object_code(text, machine(effort(text))), names)
+    level = effort(text)
+    here = (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten(), llvm.get_default_triple())
+    versions = (llvmlite.__version__, ".".join(map(str, llvm.llvm_version_info)))
+    code = llvm_cache.cached((text, *here, *versions, str(level)), lambda: object_code(text, machine(level)))
+    return link(code, names)
 
 
 def effort(text: str) -> int:

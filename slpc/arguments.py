@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -48,7 +49,9 @@ def as_json(command: _Command) -> _Command:
 
 
 def backend(command: _Command) -> _Command:
-    """The option --backend."""
+    """The option --backend, and --no-cache."""
+    command = click.option("--no-cache", is_flag=True, expose_value=False, callback=_no_cache,
+                           help="Generate machine code again, and keep none.")(command)
     return click.option("--backend", metavar="NAME", default="numpy", show_default=True,
                         shell_complete=lambda *_: _backends(), help="What the program runs on.")(command)
 
@@ -73,6 +76,11 @@ def _constants(ctx: click.Context, parameter: click.Parameter, given: Sequence[s
             raise SlpError(Diagnostic("E0409", f"cannot read -D {word}", "write -D NAME=VALUE, for example -D L=4"))
         found[name] = value
     return found
+
+
+def _no_cache(ctx: click.Context, parameter: click.Parameter, given: bool) -> None:
+    if given:
+        os.environ["SLPC_CACHE"] = "off"
 
 
 def _seed(ctx: click.Context, parameter: click.Parameter, given: str | None) -> int | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+os.environ.setdefault("SLPC_CACHE", "off")  # machine code is generated anew, and nothing is left behind
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
