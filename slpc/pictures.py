@@ -26,6 +26,8 @@ COLUMNS = 1500
 """More steps than that are drawn as so many columns, each the fullest of its steps."""
 BANDS = 150
 """So many values have a band of their own; the others of their kind share one."""
+THIN = 0.01
+"""Of the peak: a band below that has no outline."""
 
 KINDS = {"kept": ("#0072b2", "value of the forward pass"), "again": ("#e69f00", "computed again"),
          "backward": ("#56b4e9", "of the backward pass"), "output": ("#009e73", "output: value, gradient"),
@@ -47,25 +49,30 @@ def check_format(path: str) -> None:
 def timeline(plan: Plan, path: str | os.PathLike[str]) -> None:
     """Bytes alive at each step, stacked by value, the peak marked, and steps shaded that compute something again."""
     figure = _figure()
-    axes = figure.add_axes((0.08, 0.12, 0.62, 0.76))
+    from matplotlib.collections import PolyCollection
+
+    axes = figure.add_axes((0.08, 0.12, 0.62, 0.74))
     unit, scale = _unit(plan.lives.peak)
     steps = _columns(plan)
-    left = numpy.array([*steps, len(plan.order)])
-    edges = numpy.concatenate([left[:-1], left[-1:]])
+    edges = numpy.array([*steps, len(plan.order)])
     _shade(axes, plan, steps, edges)
     base = numpy.zeros(len(steps))
     bands = _bands(plan, steps)
     for kind, heights in bands:
-        axes.fill_between(edges, _closed(base / scale), _closed((base + heights) / scale), step="post",
-                          facecolor=KINDS[kind][0], edgecolor="white", linewidth=0.3)
+        line = 0.3 if heights.max() > THIN * plan.lives.peak else 0.0
+        axes.add_collection(PolyCollection(_outlines(edges, base / scale, (base + heights) / scale),
+                                           facecolor=KINDS[kind][0], edgecolor="white", linewidth=line))
         base += heights
     peak, at = plan.lives.peak, plan.lives.peak_step
     axes.axhline(peak / scale, color=PEAK, linewidth=1, linestyle="--")
-    axes.plot([at + 0.5], [peak / scale], marker="v", markersize=9, color=PEAK, clip_on=False, zorder=5)
+    side = "left" if at < 0.1 * len(plan.order) else "right" if at > 0.9 * len(plan.order) else "center"
+    axes.annotate("peak", (at + 0.5, peak / scale), xytext=(0, 16), textcoords="offset points", ha=side, va="bottom",
+                  color=PEAK, fontsize=11, weight="bold", annotation_clip=False,
+                  arrowprops={"arrowstyle": "-|>", "color": PEAK, "linewidth": 2, "shrinkA": 0, "shrinkB": 0})
     if plan.lower_bound_bytes < plan.peak_bytes:
         axes.axhline(plan.lower_bound_bytes / scale, color=BOUND, linewidth=1, linestyle=":")
     axes.set_xlim(0, len(plan.order))
-    axes.set_ylim(0, 1.06 * peak / scale)
+    axes.set_ylim(0, 1.04 * peak / scale)
     axes.set_xlabel("step")
     axes.set_ylabel(f"{unit} alive beyond the inputs")
     _title(figure, plan)
@@ -76,7 +83,7 @@ def timeline(plan: Plan, path: str | os.PathLike[str]) -> None:
 def curve(plans: Sequence[Plan], path: str | os.PathLike[str]) -> None:
     """Peak against recomputation: the plans, the lower bound, and the textbook's choices as marks."""
     figure = _figure()
-    axes = figure.add_axes((0.08, 0.12, 0.62, 0.76))
+    axes = figure.add_axes((0.08, 0.12, 0.62, 0.74))
     marks = plans[0].marks
     unit, scale = _unit(max([plan.peak_bytes for plan in plans] + [mark.peak_bytes for mark in marks]))
     last = plans[-1].budget or 0.0
@@ -100,8 +107,8 @@ def curve(plans: Sequence[Plan], path: str | os.PathLike[str]) -> None:
     axes.set_xlabel(f"computed again, % of the forward pass's {decimal(plans[0].forward_flops, 'flop')}")
     axes.set_ylabel(f"peak, {unit} beyond the inputs")
     graph = plans[0].tasks.graph
-    figure.text(0.08, 0.93, f"{graph.name}: peak memory against recomputation", fontsize=12, weight="bold")
-    figure.legend(loc="upper left", bbox_to_anchor=(0.715, 0.9), frameon=False, fontsize=9)
+    figure.text(0.08, 0.94, f"{graph.name}: peak memory against recomputation", fontsize=12, weight="bold")
+    figure.legend(loc="upper left", bbox_to_anchor=(0.715, 0.88), frameon=False, fontsize=9)
     _save(figure, path)
 
 
@@ -146,6 +153,25 @@ def _bands(plan: Plan, steps: Sequence[int]) -> list[tuple[str, Any]]:
     return [band for band in bands if band[1].any()]
 
 
+def _outlines(edges: Any, low: Any, high: Any) -> list[list[tuple[float, float]]]:
+    """The polygons between two step functions, where the upper one is above; corners alone, for small files."""
+    change = numpy.flatnonzero(numpy.diff(low) != 0) + 1
+    change = numpy.union1d(change, numpy.flatnonzero(numpy.diff(high) != 0) + 1)
+    cuts = [0, *change.tolist(), len(low)]
+    polygons = []
+    upper: list[tuple[float, float]] = []
+    lower: list[tuple[float, float]] = []
+    for a, b in pairwise(cuts):
+        if high[a] > low[a]:
+            x, right = float(edges[a]), float(edges[b])
+            upper += [(x, float(high[a])), (right, float(high[a]))]
+            lower += [(x, float(low[a])), (right, float(low[a]))]
+        if upper and (high[a] == low[a] or b == len(low)):
+            polygons.append(upper + lower[::-1])
+            upper, lower = [], []
+    return polygons
+
+
 def _shade(axes: Any, plan: Plan, steps: Sequence[int], edges: Any) -> None:
     """A ground of another colour where a step computes again what has been there before."""
     seen: set[int] = set()
@@ -170,7 +196,7 @@ def _title(figure: Any, plan: Plan) -> None:
     if plan.memory_limit is not None:
         names.append(f"limit {human(plan.memory_limit)}")
     said = f"peak {human(plan.peak_bytes)}" + (", proven least" if plan.proven else "")
-    figure.text(0.08, 0.93, f"{plan.tasks.graph.name} ({', '.join(names)}): {said}", fontsize=12, weight="bold")
+    figure.text(0.08, 0.94, f"{plan.tasks.graph.name} ({', '.join(names)}): {said}", fontsize=12, weight="bold")
 
 
 def _legend(figure: Any, plan: Plan, shown: Collection[str]) -> None:
@@ -179,7 +205,7 @@ def _legend(figure: Any, plan: Plan, shown: Collection[str]) -> None:
     from matplotlib.patches import Patch
 
     step = f"step {plan.lives.peak_step + 1} of {len(plan.order)}"
-    handles: list[Any] = [Line2D([], [], color=PEAK, linestyle="--", marker="v",
+    handles: list[Any] = [Line2D([], [], color=PEAK, linestyle="--",
                                  label=f"peak, {human(plan.lives.peak)} alive,\n{step}")]
     if plan.lower_bound_bytes < plan.peak_bytes:
         handles.append(Line2D([], [], color=BOUND, linestyle=":", label=f"lower bound {human(plan.lower_bound_bytes)}"))
@@ -187,7 +213,7 @@ def _legend(figure: Any, plan: Plan, shown: Collection[str]) -> None:
     if plan.recompute_flops:
         share = f"{plan.recompute_fraction:.1%} of forward"
         handles.append(Patch(color=SHADE, label=f"steps that compute again\n({share})"))
-    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.715, 0.9), frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.715, 0.88), frameon=False, fontsize=9)
     lines = ["largest at the peak"]
     for a in alive_at(plan, plan.lives.peak_step)[:LARGEST]:
         where = f", line {a.value.span.line}" if a.value.span is not None else ""
