@@ -88,7 +88,7 @@ def _thinned(cuts: Sequence[int]) -> Sequence[int]:
 
 
 def _period(kinds: Sequence[int]) -> int:
-    """The p of the longest stretch in which each kind equals the kind p before, if that is a whole period; or else 1."""
+    """The p of the longest stretch in which each kind equals the kind p before, if that is a whole period; else 1."""
     best, longest = 1, 0
     for p in range(1, len(kinds) // 2 + 1):
         same = [a == b for a, b in zip(kinds, kinds[p:], strict=False)]
