@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py                     # every section of docs/memory-table.md, in an hour or so
     python benchmarks/memory.py mlp-32 programs     # these sections; the others stay as they are
-    python benchmarks/memory.py mlp-32 --no-torch
+    python benchmarks/memory.py mlp-32 --no-torch   # with torch's rows as they are
 
 Everything is bytes alive at once beyond parameters and inputs, gradients included. What slpc plans is what a first call
 takes (tests hold the two together), and where a section says so it is measured here by `tracemalloc`. torch's figures
@@ -93,6 +93,9 @@ def section(case: Case, with_torch: bool) -> str:
         rows.append([mark.name, *(_mib(mark.peak_bytes) if mark.recompute_fraction <= b else "-" for b in BUDGETS)])
     if case.torch and with_torch:
         rows += _torch_rows(case)
+    elif case.torch:
+        rows += [line.strip("| ").split(" | ") for line in sections().get(f"## {case.title}", "").splitlines()
+                 if line.startswith("| torch")]
     said = f"{len(graph.nodes):,} operations; plans in {planned:.0f} s, bounds in {bounded:.0f} s of one core."
     return "\n".join([f"## {case.title}\n", said + "\n", *map(_line, rows)]) + "\n"
 
@@ -118,7 +121,7 @@ def _torch_rows(case: Case) -> list[list[str]]:
 
 
 def child(program: str, sizes: dict[str, int], how: str) -> dict[str, int | None]:
-    """torch's peaks, in this process."""
+    """torch's peaks, in this process, of a program that has been found to compute the same."""
     import torch
     import torch_programs
 
@@ -126,7 +129,11 @@ def child(program: str, sizes: dict[str, int], how: str) -> dict[str, int | None
     from slpc import samples
 
     graph = slpc.load(ROOT / "programs" / f"{program}.slp", **sizes)
-    inputs = {name: torch.as_tensor(x) for name, x in samples.draw(graph).items()}
+    drawn = samples.draw(graph)
+    expected = float(slpc.compile(graph)(**drawn))
+    inputs = {name: torch.as_tensor(x) for name, x in drawn.items()}
+    loss = float(torch_programs.loss(program, inputs, sizes))
+    assert abs(loss - expected) < 1e-4 * max(1.0, abs(expected)), (loss, expected)
     return torch_programs.peaks(program, inputs, [v.name for v in graph.parameters], sizes, how == "compiled")
 
 
@@ -155,14 +162,18 @@ def _line(cells: Sequence[str]) -> str:
 
 # The page ------------------------------------------------------------------------------------------------------
 
-def write(heading: str, text: str) -> None:
+def sections() -> dict[str, str]:
+    """The sections of the page as it is, by their headings."""
+    text = PAGE.read_text("utf-8") if PAGE.exists() else ""
+    return {s.split("\n", 1)[0]: s for s in re.split(r"(?m)^(?=## )", text) if s.startswith("## ")}
+
+
+def write(text: str) -> None:
     """Put a section into the page, in the place of the one that it had."""
-    before = PAGE.read_text("utf-8") if PAGE.exists() else ""
-    sections = {s.split("\n", 1)[0]: s for s in re.split(r"(?m)^(?=## )", before) if s.startswith("## ")}
-    sections[f"## {heading}"] = text
+    found = sections() | {text.split("\n", 1)[0]: text}
     order = [f"## {case.title}" for case in CASES.values()]
-    ranked = sorted(sections, key=lambda title: order.index(title) if title in order else len(order))
-    PAGE.write_text(INTRODUCTION + "\n" + "\n".join(sections[title].rstrip("\n") + "\n" for title in ranked), "utf-8")
+    ranked = sorted(found, key=lambda title: order.index(title) if title in order else len(order))
+    PAGE.write_text(INTRODUCTION + "\n" + "\n".join(found[title].rstrip("\n") + "\n" for title in ranked), "utf-8")
 
 
 def main() -> None:
@@ -178,8 +189,7 @@ def main() -> None:
         return
     for name in given.sections:
         print(name, platform.machine(), flush=True)
-        text = whole() if name == WHOLE else section(CASES[name], not given.no_torch)
-        write(text.split("\n", 1)[0].removeprefix("## "), text)
+        write(whole() if name == WHOLE else section(CASES[name], not given.no_torch))
 
 
 if __name__ == "__main__":

@@ -113,14 +113,26 @@ def memory_budget(budget: float) -> Iterator[None]:
         config.activation_memory_budget = before
 
 
+def _split(inputs: Inputs, stacked: Sequence[str]) -> Inputs:
+    """The inputs with a tensor of its own for each layer of these."""
+    for name in stacked:
+        inputs |= {f"{name}{i}": layer.clone() for i, layer in enumerate(inputs.pop(name).unbind())}
+    return inputs
+
+
 def _leaves(inputs: Inputs, parameters: Sequence[str]) -> list[Tensor]:
     """The parameters with a gradient. Where one is stacked by layers, each layer's is a tensor of its own, as torch
     users have them (a stacked one would have its gradient put together in the end, at twice the memory)."""
-    for name in parameters:
-        if inputs[name].dim() == 3:
-            inputs |= {f"{name}{i}": layer.clone() for i, layer in enumerate(inputs.pop(name).unbind())}
+    _split(inputs, [name for name in parameters if inputs[name].dim() == 3])
     owned = [key for key in inputs if key.rstrip("0123456789") in parameters or key in parameters]
     return [inputs[key].requires_grad_() for key in owned]
+
+
+def loss(name: str, inputs: Inputs, sizes: dict[str, int]) -> Tensor:
+    """The loss, of inputs as the .slp program has them."""
+    stacked = [key for key, x in inputs.items() if x.dim() == 3 and key.startswith("W")]
+    with torch.no_grad():
+        return PROGRAMS[name](**sizes)(_split(dict(inputs), stacked))
 
 
 def peaks(name: str, inputs: Inputs, parameters: Sequence[str], sizes: dict[str, int],
