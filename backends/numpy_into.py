@@ -73,18 +73,20 @@ def masked(c, x, out):
 ''',
     "check": '''\
 def check(index, length):
-    """IndexError unless all are from 0 to length - 1 (a negative one is a large one without sign)."""
-    largest = np.maximum.reduce(index.view(f"u{index.itemsize}"), axis=None, initial=0)
-    if largest >= length:
-        raise IndexError(f"index {largest.astype(index.dtype)} is out of range for an axis of length {length}")
+    """IndexError unless all are from -length to length - 1."""
+    for found in np.maximum.reduce(index, axis=None, initial=-1), np.minimum.reduce(index, axis=None, initial=0):
+        if not -length <= found < length and index.size:
+            raise IndexError(f"index {found} is out of range for an axis of length {length}")
 ''',
     "positions": '''\
 def positions(indices, lengths, out):
     """Where [i, j, ...] lies, counted row by row, for arrays of indices into axes of these lengths."""
-    np.copyto(out, indices[0])
-    for index, length in zip(indices[1:], lengths[1:]):
+    out.fill(0)
+    for index, length in zip(indices, lengths):
         np.multiply(out, length, out=out)
         np.add(out, index, out=out)
+        if np.minimum.reduce(index, axis=None, initial=0) < 0:
+            np.add(out, length, out=out, where=index < 0)
 ''',
     "add_rows": '''\
 def add_rows(out, index, rows):
@@ -257,7 +259,7 @@ def _gather(node: Node, target: str, scope: Scope) -> list[str]:
     source = _joined(scope.array(x), x.shape, len(node.operands) - 1)
     if not x.type.size:
         return lines
-    return [*lines, f'np.take({source}, {at}, axis=0, out={target}, mode="clip")']
+    return [*lines, f'np.take({source}, {at}, axis=0, out={target}, mode="wrap")']
 
 
 @_row("scatter_add")

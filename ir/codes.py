@@ -209,7 +209,8 @@ _code("E0405", "an input of the wrong dtype",
       "f(numpy.ones(3))                        # where the program says f32[3]",
       "f(numpy.ones(3, dtype=numpy.float32))   # or f([1, 1, 1])")
 _code("E0406", "an index from data is out of range",
-      "An array of indices given at run time has an entry that is not below the length of the axis that it indexes.",
+      """An index given at run time is outside the axis that it indexes: one of length n has 0 to n - 1, and -n to -1,
+      which count from the end.""",
       "E[tok] with tok = [0, 9] and E: f64[9, 4]", "E[tok] with tok = [0, 8] and E: f64[9, 4]")
 _code("E0407", "the seed of a gradient is missing",
       """The gradient of an output that is no scalar needs a weight for each of its elements, given as the input

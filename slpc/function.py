@@ -272,8 +272,8 @@ class Function:
         defined = {line.partition(" = ")[0] for line in lines} | {line.rpartition("# for ")[2] for line in lines}
         value = next((v for v in self.graph.values() if v.name in defined), None)
         span, line = (value.span, memory.source_line(self.graph, value)) if value is not None else (None, "")
-        return SlpError(Diagnostic("E0406", str(error), "an axis of length n is indexed by 0 to n - 1", self.graph.file,
-                                   span, line))
+        hint = "an axis of length n is indexed by 0 to n - 1, or by -n to -1 from its end"
+        return SlpError(Diagnostic("E0406", str(error), hint, self.graph.file, span, line))
 
     def __repr__(self) -> str:
         return f"<slpc.Function {self.graph.name}({', '.join(map(repr, self.graph.inputs))}), {self.backend}>"
