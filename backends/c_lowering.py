@@ -182,6 +182,13 @@ for _name in sorted(_LIBRARY):
     _row(_name)(_function)
 
 
+@_row("sigmoid")
+def _sigmoid(node: Node, v: Sequence[str]) -> str:
+    """exp may overflow: the quotient is 0 then."""
+    quotient = f"1.0 / (1.0 + exp(-{v[0]}))"
+    return f"(float)({quotient})" if _dtype(node).name == "f32" else quotient
+
+
 @_row("sqrt")
 def _sqrt(node: Node, v: Sequence[str]) -> str:
     return f"sqrt{_single(node)}({v[0]})"

@@ -154,6 +154,17 @@ def tanh(w: Writer, x: Lane) -> Lane:
     return with_sign(w, w.select(a < 1e-8, a, found.high + found.low), x)
 
 
+@function
+def sigmoid(w: Writer, x: Lane) -> Lane:
+    """1 / (1 + e^-x), from e^|x|: P / (1 + P), or 1 / (1 + P) for a negative x."""
+    a = magnitude(w, x)
+    p = _plus(_exponential_less_one(w, clamped(w, a, 0.0, 40.0)), 1.0)
+    one = Pair(w.constant(1.0, "double"), w.constant(0.0, "double"))
+    low, high = quotient(w, one, _plus(p, 1.0)), quotient(w, p, _plus(p, 1.0))
+    near = w.select(x < 0.0, low.high + low.low, high.high + high.low)
+    return w.select(x < -39.0, w.function("exp", x), near)
+
+
 def _plus(a: Pair, b: float) -> Pair:
     s = two_sum(a.high, b)
     return Pair(s.high, s.low + a.low)

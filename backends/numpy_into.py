@@ -125,6 +125,13 @@ for _op in OPS.values():
         _row(_op.name)(_call)
 
 
+@_row("sigmoid")
+def _sigmoid(node: Node, target: str, scope: Scope) -> list[str]:
+    x = _operands(node, scope)[0]
+    return [f"np.negative({x}, out={target})", f"np.exp({target}, out={target})",
+            f"np.add(1.0, {target}, out={target})", f"np.divide(1.0, {target}, out={target})"]
+
+
 @_row("polygamma")
 def _polygamma(node: Node, target: str, scope: Scope) -> list[str]:
     order = node.operands[0]

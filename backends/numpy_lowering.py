@@ -84,6 +84,12 @@ for _op in OPS.values():
         _row(_op.name)(_infix if _op.symbol else _function)
 
 
+@_row("sigmoid")
+def _sigmoid(node: Node, v: list[str]) -> str:
+    """exp may overflow: the quotient is 0 then."""
+    return f"1.0 / (1.0 + np.exp(-{v[0]}))"
+
+
 @_row("pow")
 def _power(node: Node, v: list[str]) -> str:
     """NumPy refuses a negative power of integers, which is 0 unless the base is 1 or -1."""

@@ -27,8 +27,8 @@ def fits(graph: Graph) -> bool:
 
 def math_names(graph: Graph) -> list[str]:
     """The functions of `math` that the program's lines use."""
-    return sorted({("pow" if n.op.name == "pow" else n.op.name) for n in graph.nodes
-                   if n.op.name in _MATH or n.op.name == "pow"})
+    return sorted({"exp" if n.op.name == "sigmoid" else n.op.name for n in graph.nodes
+                   if n.op.name in _MATH or n.op.name in ("pow", "sigmoid")})
 
 
 def line(node: Node, name: Callable[[Value], str]) -> str:
@@ -41,6 +41,8 @@ def _lowered(node: Node, v: list[str]) -> str | None:
     op = node.op
     if op.name in _MATH:
         return f"{op.name}({', '.join(v)})"
+    if op.name == "sigmoid":
+        return f"1.0 / (1.0 + exp(-{v[0]}))"
     if op.name == "pow":
         return f"pow({v[0]}, {v[1]})"  # math.pow: x ** y would be complex for a negative x
     if op.name in _ROUNDING:

@@ -170,6 +170,7 @@ _unary("tanh", "g * (1 - z * z)", "hyperbolic tangent")
 _unary("asinh", "g / hypot(x, 1)", "inverse hyperbolic sine")
 _unary("acosh", "g / sqrt((x - 1) * (x + 1))", "inverse hyperbolic cosine")
 _unary("atanh", "g / ((1 - x) * (1 + x))", "inverse hyperbolic tangent")
+_unary("sigmoid", "g * (z * (1 - z))", "1 / (1 + exp(-x)), the logistic function")
 
 # Special functions ---------------------------------------------------------------------------------------------
 _unary("erf", f"g * ({TWO_OVER_SQRT_PI!r} * exp(-(x * x)))", "error function")

@@ -2,14 +2,15 @@
 
 The problem is dynamic storage allocation, NP-hard (Garey and Johnson 1979, SR2). First fit by decreasing size is near
 the optimum on programs (Gergov 1999 proves a factor 3 for a relative of it); where it is not at the live peak, the
-units that stick out are placed earlier and all is tried again.
+units that stick out are placed earlier and all is tried again, and single units are moved in the order.
 """
 
 from __future__ import annotations
 
 import heapq
+import random
 from bisect import bisect_left, insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -22,6 +23,10 @@ from .tasks import Tasks, tasks
 FEW = 4000
 """Up to so many units are placed by first fit over all of them; more by the order of time, in n log n."""
 TRIES = 30
+MOVES, UNITS_MOVED = 300, 15_000
+"""Most moves that are tried, and most units that are placed anew in them: some tenths of a second."""
+HARDLY_MORE = 1.005
+"""What a placement with the outputs lowest may take, beside the best one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +63,8 @@ def place(graph: Graph, target: Target) -> Placement:
     seen = tasks(graph, target)
     alive = lives(seen, seen.order)
     units, home, workspaces = _units(seen, alive)
-    offsets = pack(units, target.alignment, alive.peak)
+    kept = {unit for copy, (unit, _) in enumerate(home) if seen.output[alive.buffer[copy]]}
+    offsets = pack(units, target.alignment, alive.peak, kept)
     value = [seen.values[b] for b in alive.buffer]
     return Placement(
         _size(units, offsets), alive.peak,
@@ -95,22 +101,53 @@ def _units(seen: Tasks, alive: Lives) -> tuple[list[list[Part]], list[tuple[int,
     return units, home, workspaces
 
 
-def pack(units: Sequence[Unit], alignment: int, goal: int) -> list[int]:
-    """An offset for each unit. `goal` is the live peak: a placement of that size is not improved on."""
-    best = _in_time(units, alignment)
-    size = _size(units, best)
-    if len(units) > FEW or size <= goal:
-        return best
-    order = sorted(range(len(units)), key=lambda u: (-units[u][0].bytes, units[u][0].start, u))
+def pack(units: Sequence[Unit], alignment: int, goal: int, kept: Container[int] = ()) -> list[int]:
+    """An offset for each unit. `goal` is the live peak: a placement of that size is not improved on.
+
+    Units in `kept` lie lowest where that takes hardly more, so that the rest of the block can be given back behind
+    them.
+    """
+    by_time = _in_time(units, alignment)
+    if len(units) > FEW:
+        return by_time
+    decreasing = sorted(range(len(units)), key=lambda u: (-units[u][0].bytes, units[u][0].start, u))
+    first, rest = [u for u in decreasing if u in kept], [u for u in decreasing if u not in kept]
+    low = _tried(units, first, rest, alignment, goal)
+    size = _size(units, low)
+    if size <= goal:
+        return low
+    others = by_time, _moved(units, decreasing, alignment, goal), _tried(units, [], decreasing, alignment, goal)
+    best = min(others, key=lambda offsets: _size(units, offsets))
+    return low if size <= HARDLY_MORE * _size(units, best) else best
+
+
+def _tried(units: Sequence[Unit], first: list[int], order: list[int], alignment: int, goal: int) -> list[int]:
+    """The best of some first fits: those of `first` always before, the others in `order`, what stuck out earlier."""
+    best: list[int] = []
     for _ in range(TRIES):
-        offsets = _first_fit(units, order, alignment)
-        tops = [offsets[u] + units[u][0].bytes for u in range(len(units))]
-        if max(tops) < size:
-            best, size = offsets, max(tops)
+        offsets = _first_fit(units, first + order, alignment)
+        if not best or _size(units, offsets) < _size(units, best):
+            best = offsets
+        sticking = {u for u in order if offsets[u] + units[u][0].bytes > goal}
+        if not sticking:
+            break
+        order = [u for u in order if u in sticking] + [u for u in order if u not in sticking]
+    return best
+
+
+def _moved(units: Sequence[Unit], order: list[int], alignment: int, goal: int) -> list[int]:
+    """First fit, improved by moving one unit in the order to another place, by chance, as long as nothing is lost."""
+    chance = random.Random(0)
+    best = _first_fit(units, order, alignment)
+    size = _size(units, best)
+    for _ in range(min(MOVES, UNITS_MOVED // len(units))):
         if size <= goal:
             break
-        sticking = {u for u, top in enumerate(tops) if top > goal}
-        order = [u for u in order if u in sticking] + [u for u in order if u not in sticking]
+        other = list(order)
+        other.insert(chance.randrange(len(order)), other.pop(chance.randrange(len(order))))
+        offsets = _first_fit(units, other, alignment)
+        if (found := _size(units, offsets)) <= size:
+            order, best, size = other, offsets, found
     return best
 
 

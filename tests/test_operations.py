@@ -42,6 +42,7 @@ EXACT: dict[str, Callable[..., Any]] = {
     "add": lambda x, y: x + y, "subtract": lambda x, y: x - y, "multiply": lambda x, y: x * y,
     "divide": lambda x, y: x / y, "floor_divide": lambda x, y: mpmath.floor(x / y),
     "mod": lambda x, y: x - y * mpmath.floor(x / y), "pow": lambda x, y: x**y, "negative": lambda x: -x,
+    "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
     "abs": abs, "maximum": max, "minimum": min, "round": mpmath.nint, "exp2": lambda x: mpmath.mpf(2) ** x,
     "log2": lambda x: mpmath.log(x, 2), "lgamma": lambda x: mpmath.re(mpmath.loggamma(x)),
     "polygamma": lambda n, x: mpmath.psi(int(n), x), "less": lambda x, y: x < y, "less_equal": lambda x, y: x <= y,

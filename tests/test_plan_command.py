@@ -141,7 +141,7 @@ def test_a_plan_longer_than_the_picture_is_wide_can_be_drawn(tmp_path: Path) -> 
     pytest.importorskip("matplotlib")
     from slpc import pictures
 
-    graph = slpc.adjoint(slpc.load(PROGRAMS / "mlp.slp", L=200, d=2, m=2))
+    graph = slpc.adjoint(slpc.load(PROGRAMS / "mlp.slp", L=250, d=2, m=2))
     plan = checkpoint.plan(graph, TARGET, policy="keep-all")
     assert len(plan.order) > pictures.COLUMNS
     pictures.timeline(plan, tmp_path / "long.png")
