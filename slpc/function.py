@@ -132,6 +132,27 @@ class Function:
             yield rows[:, start:start + v.type.size].reshape(len(rows), *v.shape)
             start += v.type.size
 
+    def scipy(self, **data: Any) -> dict[str, Any]:
+        """What `scipy.optimize.minimize` takes: `minimize(**f.scipy(), x0=..., method="trust-constr")`.
+
+        A dict of `fun`, `jac` and `hess`, functions of one vector: the inputs that are differentiated in (`wrt`, else
+        all parameters), end to end. `fun` is the first output. Other inputs are given by name, or have their numeric
+        defaults. SlpError E0401 or E0402 for data that is missing or none, E0702 for a program that is not of f64.
+        """
+        from .objective import Objective
+
+        wrt = self.wrt or [v.name for v in self.graph.parameters if v.dtype.is_float]
+        made = Objective(self._value_graph(), wrt, data, self.backend)
+        return {"fun": made.value, "jac": made.gradient, "hess": made.hessian}
+
+    def _value_graph(self) -> Graph:
+        """The program without its gradients."""
+        from .passes.simplify import simplify
+
+        g = self.graph
+        values = g.outputs[:self._values]
+        return simplify(Graph(g.name, g.inputs, g.nodes, values, g.defaults, g.first_data, False, g.file))
+
     def bind(self, given: Any, out: Any = None) -> Callable[[], Any]:
         """A function without arguments that reads all inputs from one array and writes all outputs to another, each end
         to end in its order: the fastest call. It returns None; `out` is made, and is its `out`, if none is given.
