@@ -21,7 +21,7 @@ from .records import Field, head, layout_of, read_head
 
 __all__ = ["TARGET", "Program", "emit", "emit_batch", "load", "lowered"]
 
-TARGET = Target("llvm")
+TARGET = Target("llvm", contracts=True)
 
 WEIGHT_POINT, WEIGHT_BATCH = 2_000, 20_000
 """Programs up to this weight have the functions of mathematics in place of their calls."""
@@ -29,7 +29,7 @@ WEIGHT_POINT, WEIGHT_BATCH = 2_000, 20_000
 _HAS = lowered() | {"slice", "place"}
 
 
-def emit(graph: Graph, placement: None = None, *, source: str = "") -> str:
+def emit(graph: Graph, placement: None = None, *, source: str = "", contract: bool = False) -> str:
     """The module's text: `slpc.point` computes one point from its record of inputs to its record of outputs, the other
     functions are what it calls.
 
@@ -38,18 +38,18 @@ def emit(graph: Graph, placement: None = None, *, source: str = "") -> str:
     assert placement is None
     graph = scalars(graph)
     layout = layout_of(graph)
-    writers, workspace = functions(graph, Ports(layout), "slpc.point", exported=True)
+    writers, workspace = functions(graph, Ports(layout), "slpc.point", exported=True, contract=contract)
     layout = replace(layout, workspace=workspace)
     return module(head(layout, source or graph.file), writers, [], weight(graph) <= WEIGHT_POINT)
 
 
-def emit_batch(graph: Graph, *, lanes: int = 0) -> str:
+def emit_batch(graph: Graph, *, lanes: int = 0, contract: bool = False) -> str:
     """The module's text for many points: `slpc.block` computes as many as there are lanes (those of this machine's
     vector registers, if 0), `slpc.rows` goes over a chunk of them."""
     graph = scalars(graph)
     layout = layout_of(graph)
     lanes = lanes or llvm_engine.lanes()
-    writers, workspace = functions(graph, Columns(layout, lanes), "slpc.block", "alwaysinline ")
+    writers, workspace = functions(graph, Columns(layout, lanes), "slpc.block", "alwaysinline ", contract=contract)
     layout = replace(layout, workspace=workspace, lanes=lanes)
     return module(head(layout, graph.file), writers, llvm_batch.rows(lanes), weight(graph) <= WEIGHT_BATCH)
 

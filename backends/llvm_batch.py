@@ -1,8 +1,8 @@
 """Many points at once: a program at as many lanes as a vector register holds, over columns.
 
 A column is one element of an input or output, for all points: an address and a stride. Points are taken in chunks of
-512. In a chunk a column that is not contiguous (an array of structures, a number that all points share, or the last,
-ragged chunk) is first copied into scratch, so that the loop over the chunk reads and writes whole vectors only. A lane
+512, the last few, which fill no register, by themselves. In a chunk a column that is not contiguous (an array of
+structures, a number that all points share), and each of the last few, is first copied into scratch, so that the loop over the chunk reads and writes whole vectors only. A lane
 depends on no other, so that results are the same to the bit however the points are divided among threads.
 """
 
@@ -107,14 +107,15 @@ entry:
   br label %chunk
 chunk:
   %start = phi i64 [ %from, %entry ], [ %end, %chunk.done ]
-  %whole.end = add i64 %start, {CHUNK}
-  %ragged = icmp sgt i64 %whole.end, %until
-  %end = select i1 %ragged, i64 %until, i64 %whole.end
-  %count = sub i64 %end, %start
-  %up = add i64 %count, %lanes
-  %up1 = sub i64 %up, 1
-  %rest = urem i64 %up1, %lanes
-  %padded = sub i64 %up1, %rest
+  %left = sub i64 %until, %start
+  %many = icmp sgt i64 %left, {CHUNK}
+  %most = select i1 %many, i64 {CHUNK}, i64 %left
+  %over = urem i64 %most, %lanes
+  %whole = sub i64 %most, %over
+  %ragged = icmp eq i64 %whole, 0
+  %count = select i1 %ragged, i64 %most, i64 %whole
+  %padded = select i1 %ragged, i64 %lanes, i64 %whole
+  %end = add i64 %start, %count
   br label %in.next
 in.next:
   %i = phi i64 [ 0, %chunk ], [ %i1, %in.done ]
@@ -172,8 +173,8 @@ out.done:
   %o1 = add i64 %o, 1
   br label %out.next
 chunk.done:
-  %left = icmp slt i64 %end, %until
-  br i1 %left, label %chunk, label %done
+  %further = icmp slt i64 %end, %until
+  br i1 %further, label %chunk, label %done
 done:
   ret void
 }}

@@ -63,12 +63,12 @@ def address(w: Writer, base: str, offset: int) -> Lane:
 
 
 def functions(graph: Graph, ports: Ports, name: str, attributes: str = "", *,
-              exported: bool = False) -> tuple[list[Writer], int]:
+              exported: bool = False, contract: bool = False) -> tuple[list[Writer], int]:
     """Function `@NAME` over the ports, in pieces where it is long, and the bytes of workspace that it needs. The graph
     is what `scalarise` returns. `attributes` are those of a function that is one piece."""
     linkage = "" if exported else "internal "
     pieces = Pieces(graph)
-    body = _Body(pieces, ports)
+    body = _Body(pieces, ports, contract)
     if len(pieces.pieces) == 1:
         return [_wrapped(body.piece(0), name, ports, linkage, attributes)], 0
     numbers = range(len(pieces.pieces))
@@ -93,12 +93,13 @@ class _Body:
     """Writes the functions' bodies: what they need is read when it is first used, outputs are written as they are
     computed."""
 
-    def __init__(self, pieces: Pieces, ports: Ports) -> None:
+    def __init__(self, pieces: Pieces, ports: Ports, contract: bool) -> None:
         self.program = pieces
+        self.contract = contract
         self.ports = ports
 
     def piece(self, number: int) -> Writer:
-        w = Writer(self.ports.lanes)
+        w = Writer(self.ports.lanes, self.contract)
         program = self.program
         here: dict[Value, Lane] = {}
 

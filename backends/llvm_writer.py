@@ -37,7 +37,9 @@ class Lane:
 
     def _two(self, other: Lane | float | int, floating: str, whole: str, swapped: bool = False) -> Lane:
         w = self.writer
-        op = floating if self.kind in _FLOATS else whole
+        op = whole
+        if self.kind in _FLOATS:
+            op = f"{floating} contract" if w.contract and floating != "fdiv" else floating
         a, b = self.name, w.text(other, self.kind)
         if swapped:
             a, b = b, a
@@ -121,10 +123,11 @@ class Lane:
 
 class Writer:
     """Instructions of one function body. `needs` collects the functions it calls: declarations by name, and the names
-    of functions of `llvm_math`."""
+    of functions of `llvm_math`. With `contract` LLVM may round a product and the sum that takes it once together."""
 
-    def __init__(self, lanes: int = 1) -> None:
+    def __init__(self, lanes: int = 1, contract: bool = False) -> None:
         self.lanes = lanes
+        self.contract = contract
         self.lines: list[str] = []
         self.declared: dict[str, str] = {}
         self.math: set[str] = set()

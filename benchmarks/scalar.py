@@ -3,9 +3,10 @@
     python benchmarks/scalar.py                      # every program, every peer that is installed
     python benchmarks/scalar.py lecture pendulum     # some
 
-It prints the table of docs/native.md. Nanoseconds, float64, one thread on one core. `bound` is a call whose buffers are bound, `flat` one with floats in and a
-tuple out; a peer's call is its fastest from Python with arrays. `batch` is nanoseconds a point over 4096 points.
-Figures are the least of many runs, the peers of a program by turns in one process; compare within a row alone.
+It prints the tables of docs/native.md: nanoseconds, float64, one thread on one core. `bound` is a call whose buffers
+are bound, `flat` one with floats in and a tuple out; a peer's call is its fastest from Python with arrays. `batch` is
+nanoseconds a point over 4000 points, `contracted` the same with products and sums rounded once together, as heyoka has
+it. Figures are the least of many runs, the peers of a program by turns in one process; compare within a row alone.
 
 Peers differentiate by themselves (CasADi, heyoka), or are given our gradient: C is our C99 text through `cc -O3
 -march=native`, called in a loop inside C for the batch and through ctypes for the call; numba compiles our Python text.
@@ -36,7 +37,7 @@ from slpc.ir.graph import Constant, Graph
 from slpc.passes.scalarise import scalarise
 
 ROOT = Path(__file__).parent.parent
-POINTS = 4096
+POINTS = 4000
 
 ROSENBROCK = """
 n = 10
@@ -160,15 +161,16 @@ def ours(value: Graph, gradient: Graph, points: np.ndarray) -> Timed:
         floats = x.tolist()
         made["flat"] = lambda: f.flat(*floats)
     made["batch"] = _batch(gradient, points)
+    made["contracted"] = _batch(gradient, points, contract=True)
     made["value"] = _batch(value, points)
     return made
 
 
-def _batch(graph: Graph, points: np.ndarray) -> Callable[[], Any]:
+def _batch(graph: Graph, points: np.ndarray, contract: bool = False) -> Callable[[], Any]:
     from slpc.backends import llvm_backend
     from slpc.passes.simplify import simplify
 
-    batch = llvm_backend.load(llvm_backend.emit_batch(simplify(graph)), batch=True)
+    batch = llvm_backend.load(llvm_backend.emit_batch(simplify(graph), contract=contract), batch=True)
     rows = iter(points)
     given = [np.moveaxis(np.array([next(rows) for _ in range(v.type.size)]).reshape(*v.shape, -1), -1, 0)
              for v in graph.inputs]
@@ -313,7 +315,7 @@ def measure(name: str) -> dict[str, dict[str, float]]:
     for _ in range(3):
         for peer, kinds in timed.items():
             for kind, run in kinds.items():
-                each = POINTS if kind in ("batch", "value") else 1
+                each = POINTS if kind in ("batch", "contracted", "value") else 1
                 seconds = 1e9 * least(run, 0.1) / each
                 found[peer][kind] = min(found[peer].get(kind, float("inf")), seconds)
     return found
@@ -326,19 +328,25 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     peers = [p for p in PEERS if p != "slpc"]
-    head = ["program", "bound", "flat", *[f"{p} call" for p in peers], "batch", *[f"{p} batch" for p in peers],
-            "gradient / value"]
-    print("| " + " | ".join(head) + " |")
-    print("|" + "---|" * len(head), flush=True)
-    for name in options.programs:
-        found = measure(name)
+    measured = {name: measure(name) for name in options.programs}
+    print(table(["call, ns", "bound", "flat", *peers], measured, "bound", ("bound", "flat"), "call"))
+    print()
+    print(table(["batch, ns a point", "batch", "contracted", "gradient / value", *peers], measured, "batch",
+                ("batch", "contracted"), "batch"))
+
+
+def table(head: list[str], measured: dict[str, dict[str, dict[str, float]]], unit: str, kinds: Sequence[str],
+          theirs: str) -> str:
+    """One table: our kinds, then each peer and how many times as long it takes as our `unit`."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, found in measured.items():
         own = found["slpc"]
-        cells = [name, *(f"{own[k]:.0f}" if k in own else "" for k in ("bound", "flat"))]
-        cells += [_cell(found.get(p, {}).get("call"), own["bound"]) for p in peers]
-        cells.append(f"{own['batch']:.1f}")
-        cells += [_cell(found.get(p, {}).get("batch"), own["batch"]) for p in peers]
-        cells.append(f"{own['batch'] / own['value']:.2f}")
-        print("| " + " | ".join(cells) + " |", flush=True)
+        cells = [name, *(f"{own[k]:.3g}" if k in own else "" for k in kinds)]
+        if unit == "batch":
+            cells.append(f"{own['batch'] / own['value']:.2f}")
+        cells += [_cell(found.get(p, {}).get(theirs), own[unit]) for p in PEERS if p != "slpc"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _cell(nanoseconds: float | None, own: float) -> str:

@@ -299,3 +299,6 @@ _code("E0705", "a form that code cannot be written in",
       """`--emit` takes ll (LLVM IR), asm, obj, so, c (C99) or h (the header). Files that are no text need -o. The
       function's name is one that C allows.""",
       "slpc compile FILE --emit dll -o f.dll", "slpc compile FILE --emit so -o f.so")
+_code("E0706", "an option that the backend lacks",
+      "Contraction (a product and the sum that takes it, rounded once together) is for the backend llvm.",
+      "slpc.compile(program, contract=True)", "slpc.compile(program, contract=True, backend=\"llvm\")")

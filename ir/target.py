@@ -19,12 +19,13 @@ class Target:
     """A backend's facts.
 
     `accumulates_in` names, for a dtype that is stored but not computed in, the dtype in which sums and products of it
-    are done; `computed_in` does so for single operations. `products_as_blas` says whether a product takes its operands
-    only as a BLAS does (`ir.layout.Layout.matrix`), `row_by_row` which operands an operation takes only row by row.
-    `in_place` lists, for an operation, the operands over which the result may be written when they are read for the
-    last time. `workspace` is the bytes that one run of an operation needs beside operands and results. `arena` says
-    whether the backend emits programs that run in an arena. `alignment` is that of a value of at least that many bytes
-    in it; a smaller one is aligned to its elements.
+    are done; `computed_in` does so for single operations. `products_as_blas` says whether a product takes its
+    operands only as a BLAS does (`ir.layout.Layout.matrix`), `row_by_row` which operands an operation takes only row
+    by row. `in_place` lists, for an operation, the operands over which the result may be written when they are read
+    for the last time. `contracts` says that it can round a product and the sum that takes it once together.
+    `workspace` is the bytes that one run of an operation needs beside operands and results. `arena` says whether the
+    backend emits programs that run in an arena. `alignment` is that of a value of at least that many bytes in it; a
+    smaller one is aligned to its elements.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Target:
     accumulates_in: Mapping[DType, DType] = field(default_factory=dict)
     computed_in: Mapping[tuple[str, DType], DType] = field(default_factory=dict)
     products_as_blas: bool = False
+    contracts: bool = False
     row_by_row: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     in_place: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     workspace: Callable[[Node], int] = no_workspace

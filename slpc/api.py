@@ -107,10 +107,11 @@ def hvp(program: Source, wrt: Sequence[str] | None = None, of: str | None = None
 
 
 def compile(program: Source, /, *, grad: bool = False, wrt: Sequence[str] | None = None, of: str | None = None,
-            batch: bool = False, backend: str = "numpy", **constants: Any) -> Function:
+            batch: bool = False, backend: str = "numpy", contract: bool = False, **constants: Any) -> Function:
     """A program that runs: the value, or with `grad` (or `wrt`, or `of`) value and gradients.
 
     `program` is a path, a Graph or a `@slpc.program`. With `batch` a program of scalars runs over arrays of points.
+    With `contract` a product and the sum that takes it may be rounded once together (the backend llvm alone).
     """
     from .passes.simplify import simplify
 
@@ -118,13 +119,13 @@ def compile(program: Source, /, *, grad: bool = False, wrt: Sequence[str] | None
     values = len(graph.outputs)
     if not (grad or wrt is not None or of is not None):
         with placed(graph.file):
-            return build(simplify(graph), values=values, batch=batch, backend=backend)
+            return build(simplify(graph), values=values, batch=batch, backend=backend, contract=contract)
     chosen = differentiated(graph, wrt)
     derived = adjoint(graph, wrt=chosen, of=of)
     known = {v.name for v in graph.inputs}
     seeds = [v.name for v in derived.inputs if v.name not in known]
     with placed(graph.file):
-        return build(derived, values=values, wrt=chosen, seeds=seeds, batch=batch, backend=backend)
+        return build(derived, values=values, wrt=chosen, seeds=seeds, batch=batch, backend=backend, contract=contract)
 
 
 def differentiated(graph: Graph, wrt: Sequence[str] | None) -> Sequence[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -66,6 +67,7 @@ class Function:
         "_values",
         "backend",
         "batched",
+        "contract",
         "flat",
         "graph",
         "seeds",
@@ -77,7 +79,8 @@ class Function:
     flat: Callable[..., tuple[Any, ...]]
 
     def __init__(self, graph: Graph, text: str, entry: Callable[..., tuple[Any, ...]], *, values: int,
-                 wrt: Sequence[str], seeds: Sequence[str], batch: bool, backend: str, arena: bool = False) -> None:
+                 wrt: Sequence[str], seeds: Sequence[str], batch: bool, backend: str, arena: bool = False,
+                 contract: bool = False) -> None:
         self.graph = graph
         self.text = text
         self.wrt = tuple(wrt)
@@ -85,6 +88,7 @@ class Function:
         self.batched = batch
         self._many: Function | None = self if batch else None
         self.backend = backend
+        self.contract = contract
         self._entry = self._loaded = entry
         self._arena = arena
         self._values = values
@@ -119,7 +123,7 @@ class Function:
         """
         if self._many is None:
             self._many = build(self.graph, values=self._values, wrt=self.wrt, seeds=self.seeds, batch=True,
-                               backend=self.backend)
+                               backend=self.backend, contract=self.contract)
         width = sum(v.type.size for v in self.graph.inputs)
         if len(args) == 1 and not kwargs and self._count > 1 and getattr(args[0], "shape", ())[1:] == (width,):
             args = tuple(self._side_by_side(args[0]))
@@ -301,13 +305,13 @@ class Function:
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return (_restored, (str(self.graph), self.graph.file, self._values, self.wrt, self.seeds, self.batched,
-                            self.backend))
+                            self.backend, self.contract))
 
 
 def build(graph: Graph, *, values: int, wrt: Sequence[str] = (), seeds: Sequence[str] = (), batch: bool = False,
-          backend: str = "numpy") -> Function:
+          backend: str = "numpy", contract: bool = False) -> Function:
     """Emit `graph` by a backend and load what it emitted. The first `values` outputs are values, the others are the
-    gradients of `wrt`."""
+    gradients of `wrt`. SlpError E0706 where the backend cannot `contract`."""
     module = backend_named(backend)
     emit = module.emit
     if batch and hasattr(module, "emit_batch"):
@@ -316,6 +320,11 @@ def build(graph: Graph, *, values: int, wrt: Sequence[str] = (), seeds: Sequence
         array = next(v for v in graph.values() if v.shape)
         raise SlpError(Diagnostic("E0404", f"batch=True is for programs of scalars, and {array!r} is an array", "",
                                   graph.file, array.span))
+    if contract and not module.TARGET.contracts:
+        raise SlpError(Diagnostic("E0706", f"the backend {backend} rounds every operation by itself",
+                                  "contract=True is for the backend llvm"))
+    if contract:
+        emit = partial(emit, contract=True)
     from .passes.legalize import legalize
 
     legal = legalize(graph, module.TARGET)
@@ -333,14 +342,16 @@ def build(graph: Graph, *, values: int, wrt: Sequence[str] = (), seeds: Sequence
             raise
         raise SlpError(Diagnostic("E0502", f"the code emitted for {graph.name} needs SciPy, which is not installed",
                                   "pip install 'slpc[special]'", graph.file)) from None
-    return Function(legal, text, entry, values=values, wrt=wrt, seeds=seeds, batch=batch, backend=backend, arena=arena)
+    return Function(legal, text, entry, values=values, wrt=wrt, seeds=seeds, batch=batch, backend=backend, arena=arena,
+                    contract=contract)
 
 
 def _restored(text: str, file: str, values: int, wrt: tuple[str, ...], seeds: tuple[str, ...], batch: bool,
-              backend: str) -> Function:
+              backend: str, contract: bool) -> Function:
     from .ir.parse import parse
 
-    return build(parse(text, file), values=values, wrt=wrt, seeds=seeds, batch=batch, backend=backend)
+    return build(parse(text, file), values=values, wrt=wrt, seeds=seeds, batch=batch, backend=backend,
+                 contract=contract)
 
 
 def _plain(graph: Graph) -> bool:

@@ -377,3 +377,16 @@ def test_without_llvmlite() -> None:
                            cwd=Path(__file__).parent.parent).stdout
     assert "E0501" in shown and "pip install 'slpc[llvm]'" in shown
 
+
+
+def test_contraction_is_an_option() -> None:
+    """x * x - r, with r the rounded square, is 0, or with one rounding the square's error."""
+    graph = slpc.parse("def f(x: f64, r: f64):\n    return x * x - r")
+    x = 1 + 2.0**-30
+    plain, contracted = slpc.compile(graph, backend="llvm"), slpc.compile(graph, backend="llvm", contract=True)
+    assert plain(x, x * x) == 0.0
+    assert contracted(x, x * x) == pickle.loads(pickle.dumps(contracted))(x, x * x) == 2.0**-60
+    assert contracted.batch(np.full(9, x), x * x).tolist() == [2.0**-60] * 9
+    with pytest.raises(slpc.SlpError) as caught:
+        slpc.compile(graph, contract=True)
+    assert caught.value.code == "E0706"
