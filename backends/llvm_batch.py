@@ -2,8 +2,9 @@
 
 A column is one element of an input or output, for all points: an address and a stride. Points are taken in chunks of
 512, the last few, which fill no register, by themselves. In a chunk a column that is not contiguous (an array of
-structures, a number that all points share), and each of the last few, is first copied into scratch, so that the loop over the chunk reads and writes whole vectors only. A lane
-depends on no other, so that results are the same to the bit however the points are divided among threads.
+structures, a number that all points share), and each of the last few, is first copied into scratch, so that the loop
+over the chunk reads and writes whole vectors only. A lane depends on no other, so that results are the same to the bit
+however the points are divided among threads.
 """
 
 from __future__ import annotations
