@@ -225,7 +225,9 @@ class Function:
         ready = [inputs.convert(given, value, value.shape) for given, value in zip(args, self.graph.inputs)]
         given = buffers.checked(self.graph, out, ready)
         if self._arena:
-            memory.check(self.graph)
+            if not self._roomy:
+                memory.check(self.graph)
+                self._roomy = True
             try:
                 results = self._entry(*ready, out=given)
             except IndexError as error:
