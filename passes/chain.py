@@ -52,6 +52,7 @@ class Stage:
         self.buffers = [b for t in self.segment.forward for b in self.tasks.writes[t]]
         self.own = [b for b in self.buffers if b not in chain.shared and b != self.segment.exit]
         self.inside = frozenset(self.own)
+        self.place = {b: i for i, b in enumerate(self.buffers)}
 
     @cached_property
     def flops(self) -> int:
@@ -101,7 +102,7 @@ class Stage:
         if self.reads_exit:
             start.append(self.segment.exit)
         stay = self.chain.sticky | passing | self.outgoing
-        return Option(frozenset(self.buffers.index(b) for b in held), size, flops, forward,
+        return Option(frozenset(self.place[b] for b in held), size, flops, forward,
                       _peak(self.chain, order, start, stay))
 
     @cached_property

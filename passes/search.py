@@ -23,6 +23,8 @@ LONGEST = 48
 """A recomputation runs at most so many tasks."""
 STEP = 0.97
 """Each round aims at this fraction of the present peak."""
+WORK = 1_500_000
+"""A search visits so many steps for each round of polishing."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,13 @@ class Search:
         self.tasks = tasks
         self.most_flops = most_flops
         self.passed = passed
+        self.work = 0
         self.take(order)
 
     def take(self, order: Sequence[int]) -> None:
         """Go on from this order."""
         tasks = self.tasks
+        self.work += len(order)
         self.order = list(order)
         self.lives: Lives = lives(tasks, self.order)
         self.alive: NDArray[numpy.int64] = numpy.array(self.lives.alive, dtype=numpy.int64)
@@ -157,6 +161,7 @@ class Search:
             if task in planned:
                 continue
             planned.add(task)
+            self.work += 1
             flops += tasks.flops[task]
             if len(planned) > LONGEST or self.flops + flops > self.most_flops:
                 return None
@@ -233,10 +238,11 @@ class Search:
         return True
 
     def polish(self, goal: int, rounds: int) -> None:
-        """Down and up in turn, until nothing more is found or `rounds` are spent; ends at the best order seen."""
+        """Down and up in turn, until nothing more is found or the work of so many rounds is done; ends at the best order
+        seen."""
         best, order = (self.peak, self.flops), self.order
         for _ in range(rounds):
-            while self.peak > goal and self.down(goal):
+            while self.peak > goal and self.work < WORK * rounds and self.down(goal):
                 pass
             self.up(self.peak)
             if (self.peak, self.flops) >= best:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from ..ir.graph import Constant, Value, buffer
@@ -66,6 +66,7 @@ class Chain:
         return tuple(0 if b in self.assembled else size for b, size in enumerate(self.tasks.bytes))
 
 
+@lru_cache(maxsize=2)
 def chains(tasks: Tasks) -> list[Chain]:
     """The program as a chain, once for each way to cut its repeated block; none where no tensor crosses alone."""
     cutter = _Cutter(tasks)
