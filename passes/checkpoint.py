@@ -3,8 +3,7 @@
 Several ways are tried and the best is kept: the textbook's choices, a dynamic programme over the chain of segments
 (`passes.chain`), and local search from each of them (`passes.search`). What they find goes into one archive, a set of
 orders that no other beats in flops and peak; a budget takes the best that it can pay for. The runs that fill the
-archive depend on the budget only through the rung of a ladder that it stands on, so more budget never has a higher
-peak.
+archive depend on the budget through the rung of a ladder alone, so more budget never gives more memory.
 """
 
 from __future__ import annotations
@@ -34,6 +33,10 @@ from .tasks import Tasks, tasks
 
 LADDER = (0.0, 0.02, 0.05, 0.1, 0.15, 0.25, 0.33, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, math.inf)
 """Budgets at which the search is run; it fills the gaps with what it passes on the way."""
+
+LARGE = 20_000
+COARSE = (0.0, 0.5, math.inf)
+"""A program of more tasks than LARGE has a coarse ladder, and is no chain if a segment of it is as large."""
 
 EFFORTS = {"quick": 1, "default": 2, "proof": 6}
 """Rounds of local search from each start, and how many of the chain's orders are starts."""
@@ -260,7 +263,10 @@ class Planner:
             marks.append(Mark(name, found.peak, found.flops - self.base, self._fraction(found.flops)))
         self.marks = tuple(marks)
         most = int(self.policies[0].peak * 1.25)
-        self.programmes = [Programme(chain, most) for chain in chains(seen)] if most else []
+        self.large = len(seen.nodes) > LARGE
+        self.ladder = COARSE if self.large else LADDER
+        self.programmes = [Programme(chain, most) for chain in chains(seen)
+                           if most and max(len(s.forward) + len(s.backward) for s in chain.segments) <= LARGE]
 
     def _fraction(self, flops: int) -> float:
         forward = self.tasks.forward_flops
@@ -277,12 +283,12 @@ class Planner:
 
     def within_budget(self, budget: float) -> Found:
         """The least peak found."""
-        self._climb(bisect_left(LADDER, budget))
+        self._climb(bisect_left(self.ladder, budget))
         return self.archive.within(self._most(budget))
 
     def within_memory(self, limit: int) -> Found:
         """The least recomputation found; Fault E0603 if nothing fits."""
-        for rung in range(len(LADDER)):
+        for rung in range(len(self.ladder)):
             self._climb(rung)
             fits = [f for f in self.archive.entries if f.peak <= limit]
             if fits:
@@ -302,17 +308,19 @@ class Planner:
     def _climb(self, rung: int) -> None:
         """Search at each rung up to this one. Ctrl-C ends it, and what has been found is taken."""
         try:
-            while self.climbed <= min(rung, len(LADDER) - 1):
-                self._search(LADDER[self.climbed])
+            while self.climbed <= min(rung, len(self.ladder) - 1):
+                self._search(self.ladder[self.climbed])
                 self.climbed += 1
         except KeyboardInterrupt:
-            self.climbed = len(LADDER)
+            self.climbed = len(self.ladder)
             self.interrupted = ", interrupted"
 
     def _search(self, budget: float) -> None:
         most = self._most(budget)
         best = self.archive.within(most)
-        starts = {best.order: best.by, self.policies[0].order: "keep-all"}
+        starts = {best.order: best.by}
+        if not self.large:
+            starts.setdefault(self.policies[0].order, "keep-all")
         offered = []
         for programme in self.programmes:
             for share in (1.0, 0.7):

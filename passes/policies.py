@@ -90,7 +90,7 @@ def _cut(tasks: Tasks) -> Collection[int]:
     for b in forward:
         task = tasks.writer[b]
         graph.add_edge((b, "in"), (b, "out"), capacity=tasks.bytes[b] or 1)
-        if tasks.flops[task] > 64 * tasks.values[b].type.size:
+        if tasks.nodes[task].op.family == "product" or not tasks.reads[task]:
             graph.add_edge("source", (b, "in"))
         for reader in tasks.readers[b]:
             if tasks.forward[reader]:

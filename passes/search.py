@@ -23,7 +23,7 @@ LONGEST = 48
 """A recomputation runs at most so many tasks."""
 STEP = 0.97
 """Each round aims at this fraction of the present peak."""
-WORK = 1_500_000
+WORK = 1_000_000
 """A search visits so many steps for each round of polishing."""
 
 
@@ -174,7 +174,7 @@ class Search:
                 if end >= at or not self._bytes(latest) or not excess[end + 1:at].any():
                     continue
                 maker = tasks.writer[r]
-                if tasks.output[r] or (not dear and tasks.flops[maker] > 64 * tasks.values[r].type.size):
+                if tasks.output[r] or (not dear and tasks.nodes[maker].op.family == "product"):
                     held.add(latest)
                 else:
                     stack.append((maker, False))
@@ -238,8 +238,7 @@ class Search:
         return True
 
     def polish(self, goal: int, rounds: int) -> None:
-        """Down and up in turn, until nothing more is found or the work of so many rounds is done; ends at the best order
-        seen."""
+        """Down and up in turn, until nothing more is found or the work of so many rounds is done; ends at the best."""
         best, order = (self.peak, self.flops), self.order
         for _ in range(rounds):
             while self.peak > goal and self.work < WORK * rounds and self.down(goal):

@@ -107,25 +107,35 @@ def hvp(program: Source, wrt: Sequence[str] | None = None, of: str | None = None
 
 
 def compile(program: Source, /, *, grad: bool = False, wrt: Sequence[str] | None = None, of: str | None = None,
-            batch: bool = False, backend: str = "numpy", contract: bool = False, **constants: Any) -> Function:
+            batch: bool = False, backend: str = "numpy", contract: bool = False,
+            recompute_budget: float | str | None = None, memory: int | str | None = None, **constants: Any) -> Function:
     """A program that runs: the value, or with `grad` (or `wrt`, or `of`) value and gradients.
 
     `program` is a path, a Graph or a `@slpc.program`. With `batch` a program of scalars runs over arrays of points.
     With `contract` a product and the sum that takes it may be rounded once together (the backend llvm alone).
+    With `recompute_budget` (a fraction of the forward flops) or `memory` (bytes, or "64MB") what runs is the plan that
+    `slpc.plan` makes of it, and the function has it as `.plan`.
     """
-    from .passes.simplify import simplify
-
     graph = graph_of(program, **constants)
     values = len(graph.outputs)
-    if not (grad or wrt is not None or of is not None):
-        with placed(graph.file):
-            return build(simplify(graph), values=values, batch=batch, backend=backend, contract=contract)
-    chosen = differentiated(graph, wrt)
-    derived = adjoint(graph, wrt=chosen, of=of)
+    chosen: Sequence[str] = ()
+    if grad or wrt is not None or of is not None:
+        chosen = differentiated(graph, wrt)
+        derived = adjoint(graph, wrt=chosen, of=of)
+    else:
+        derived = simplified(graph)
     known = {v.name for v in graph.inputs}
     seeds = [v.name for v in derived.inputs if v.name not in known]
+    plan = None
+    if recompute_budget is not None or memory is not None:
+        from .planning import plan as planned
+
+        plan = planned(derived, recompute_budget=recompute_budget, memory=memory, backend=backend)
     with placed(graph.file):
-        return build(derived, values=values, wrt=chosen, seeds=seeds, batch=batch, backend=backend, contract=contract)
+        made = build(plan.graph if plan else derived, values=values, wrt=chosen, seeds=seeds, batch=batch,
+                     backend=backend)
+    made.plan = plan
+    return made
 
 
 def differentiated(graph: Graph, wrt: Sequence[str] | None) -> Sequence[str]:

@@ -56,6 +56,15 @@ def backend(command: _Command) -> _Command:
                         shell_complete=lambda *_: _backends(), help="What the program runs on.")(command)
 
 
+def limits(command: _Command) -> _Command:
+    """The options --budget and --memory."""
+    command = click.option("--memory", metavar="SIZE",
+                           help="Least recomputation within so much memory: 64MB, 2GiB. Exits with 3 if none fits.",
+                           )(command)
+    return click.option("--budget", metavar="B",
+                        help="Least memory with at most B times the forward flops again.")(command)
+
+
 def output(what: str) -> Callable[[_Command], _Command]:
     """The option -o."""
     return click.option("-o", "--output", metavar="FILE", shell_complete=complete_files,

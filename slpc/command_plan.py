@@ -41,10 +41,7 @@ class _Limits(NamedTuple):
 def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say what a plan may spend, and of which program it is."""
     for option in reversed((
-            click.option("--budget", metavar="B",
-                         help="Least memory with at most B times the forward flops again."),
-            click.option("--memory", metavar="SIZE",
-                         help="Least recomputation within so much memory: 64MB, 2GiB. Exits with 3 if none fits."),
+            arguments.limits,
             click.option("--policy", metavar="NAME",
                          help="A choice of the textbook: keep-all, blocks, sqrt, no-square, min-cut."),
             click.option("--keep", metavar="PATTERN", help="Keep the forward values of these names, as 'X*'."),
@@ -135,7 +132,7 @@ def _plans(graph: Graph, given: _Limits, budgets: Sequence[float]) -> list[Plan]
     with report.progress("planning; Ctrl-C takes the best so far"):
         if budgets:
             return planning.curve(graph, budgets, effort=given.effort, backend=given.backend)
-        return [planning.plan(graph, recompute_budget=planning.number(given.budget), memory=given.memory,
+        return [planning.plan(graph, recompute_budget=given.budget, memory=given.memory,
                               policy=given.policy, keep=given.keep, effort=given.effort, backend=given.backend)]
 
 

@@ -18,6 +18,7 @@ Examples:
   slpc run programs/lecture.slp w1=1.5 w2=0.5 --grad
   slpc run programs/mlp.slp -D L=4 --random 0 --grad
   slpc run programs/mlp.slp X=@x.npy @weights.npz --grad --out grads.npz
+  slpc run programs/transformer.slp --random 0 --grad --budget 0.33
   slpc opt programs/lecture.slp -p adjoint,simplify | slpc run - w1=1.5 w2=0.5
 
 An input that is left out takes its default, if that is a number. --json prints {"value": {NAME: ...},
@@ -28,12 +29,14 @@ An input that is left out takes its default, if that is a number. --json prints 
 @click.option("--grad", is_flag=True, help="Compute the gradient too. --wrt and --of imply it.")
 @arguments.derivative
 @arguments.seed(required=False)
+@arguments.limits
 @arguments.backend
 @click.option("--out", metavar="FILE.npz", shell_complete=arguments.complete_files,
               help="Save the results under value.NAME and grad.NAME, each in its dtype.")
 @arguments.as_json
 def run(file: str, constants: dict[str, str], given: Sequence[str], grad: bool, wrt: list[str] | None, of: str | None,
-        seed: int | None, backend: str, out: str | None, as_json: bool) -> None:
+        seed: int | None, budget: str | None, memory: str | None, backend: str, out: str | None,
+        as_json: bool) -> None:
     """Run a program: its value, and with --grad its gradient.
 
     FILE is a .slp file, FILE:NAME one of several programs in it, and - the standard input.
@@ -44,7 +47,8 @@ def run(file: str, constants: dict[str, str], given: Sequence[str], grad: bool, 
         files.check_writable(out)
     with report.progress(f"reading {file}"):
         graph = api.load(file, **constants)
-        function = api.compile(graph, grad=grad, wrt=wrt, of=of, backend=backend)
+        function = api.compile(graph, grad=grad, wrt=wrt, of=of, backend=backend, recompute_budget=budget,
+                               memory=memory)
     inputs = _inputs(function, given, seed)
     with report.progress(f"running {graph.name}"):
         found = function.flat(**inputs)

@@ -59,6 +59,7 @@ def opt(file: str, constants: dict[str, str], passes: str, wrt: list[str] | None
 Examples:
   slpc compile programs/mlp.slp --grad -o mlp_grad.py
   slpc compile programs/black_scholes.slp --grad --wrt S,sigma
+  slpc compile programs/transformer.slp --grad --budget 0.33 -o step.py
   slpc compile programs/black_scholes.slp --grad --emit so -o greeks.so --header greeks.h
   slpc compile programs/lecture.slp --grad --emit c -o lecture.c --header lecture.h
 
@@ -70,6 +71,7 @@ With --emit it is a function for C: ll (LLVM IR), asm, obj, so, c (C99 for any c
 @arguments.program
 @click.option("--grad", is_flag=True, help="Compute the gradient too. --wrt and --of imply it.")
 @arguments.derivative
+@arguments.limits
 @arguments.backend
 @arguments.output("the code")
 @click.option("--emit", "kind", metavar="KIND", help="Write a function for C: ll, asm, obj, so, c or h.")
@@ -77,8 +79,9 @@ With --emit it is a function for C: ll (LLVM IR), asm, obj, so, c (C99 for any c
 @click.option("--target", metavar="TRIPLE", default="", help="With --emit: the machine, aarch64-unknown-linux-gnu.")
 @click.option("--target-cpu", "cpu", metavar="CPU", default="", help="With --emit: the processor, for example x86-64.")
 @click.option("--symbol", metavar="NAME", default="", help="With --emit: the function's name.")
-def compile_(file: str, constants: dict[str, str], grad: bool, wrt: list[str] | None, of: str | None, backend: str,
-             output: str | None, kind: str | None, header: str | None, target: str, cpu: str, symbol: str) -> None:
+def compile_(file: str, constants: dict[str, str], grad: bool, wrt: list[str] | None, of: str | None,
+             budget: str | None, memory: str | None, backend: str, output: str | None, kind: str | None,
+             header: str | None, target: str, cpu: str, symbol: str) -> None:
     """Emit code for a program, and with --grad for its gradient."""
     from . import api, files
 
@@ -91,7 +94,8 @@ def compile_(file: str, constants: dict[str, str], grad: bool, wrt: list[str] | 
             _export(graph, kind, output, header, target, cpu, symbol)
         return
     with report.progress(f"compiling {file}"):
-        function = api.compile(api.load(file, **constants), grad=grad, wrt=wrt, of=of, backend=backend)
+        function = api.compile(api.load(file, **constants), grad=grad, wrt=wrt, of=of, backend=backend,
+                               recompute_budget=budget, memory=memory)
     if output is not None:
         files.write_text(output, function.text)
     else:

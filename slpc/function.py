@@ -6,11 +6,14 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import buffers, inputs, memory
 from .ir.diagnostics import Diagnostic, SlpError, near
 from .ir.graph import Distribution, Graph, Value
+
+if TYPE_CHECKING:
+    from .passes.checkpoint import Plan
 
 BACKENDS = {"numpy": "backends.numpy_backend", "llvm": "backends.llvm_backend"}
 """Backends by name: the module that has `TARGET`, `emit(graph)` and `load(text)`.
@@ -51,7 +54,7 @@ class Function:
     program of arrays allocates nothing: its arena is kept for the thread.
 
     `text` is the emitted code that runs, `graph` the program that it was emitted from, `inputs` and `outputs` the types
-    by name. Pickled as the program's text.
+    by name, `plan` the memory plan where one was asked for. Pickled as the program's text.
     """
 
     __slots__ = (
@@ -70,6 +73,7 @@ class Function:
         "contract",
         "flat",
         "graph",
+        "plan",
         "seeds",
         "text",
         "wrt",
@@ -89,6 +93,7 @@ class Function:
         self._many: Function | None = self if batch else None
         self.backend = backend
         self.contract = contract
+        self.plan: Plan | None = None
         self._entry = self._loaded = entry
         self._arena = arena
         self._values = values

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from . import api, units
 from .function import backend_named
 from .ir.diagnostics import Diagnostic, Fault, SlpError, near
-from .ir.graph import Graph
 from .passes import checkpoint
 from .passes.checkpoint import Plan
 from .passes.legalize import legalize
@@ -16,7 +15,7 @@ from .passes.liveness import lives
 from .passes.tasks import tasks
 
 
-def plan(program: api.Source, /, *, recompute_budget: float | None = None, memory: int | str | None = None,
+def plan(program: api.Source, /, *, recompute_budget: float | str | None = None, memory: int | str | None = None,
          keep: str | None = None, policy: str | None = None, effort: str = "default",
          backend: str = "numpy") -> Plan:
     """The plan of least peak memory for a program, as it stands: give it `slpc.adjoint(...)` to plan a gradient.
@@ -89,10 +88,3 @@ def number(budget: float | str | None) -> float | None:
         raise SlpError(Diagnostic("E0602", f"a budget of {budget!r} is none",
                                   "it is a fraction of the forward flops: 0, 0.33, 1, inf"))
     return found
-
-
-def planned(graph: Graph, backend: str, recompute_budget: float | None, memory: int | str | None) -> Plan | None:
-    """The plan that a compiled program runs; None where neither a budget nor a limit is given."""
-    if recompute_budget is None and memory is None:
-        return None
-    return plan(graph, recompute_budget=recompute_budget, memory=memory, backend=backend)
