@@ -51,7 +51,7 @@ def pack(units: Sequence[Unit], alignment: int, goal: int, kept: Container[int] 
     them.
     """
     by_time = _in_time(units, alignment)
-    if len(units) > FEW:
+    if len(units) > FEW or size(units, by_time) == 0:
         return by_time
     search = _Search(units, alignment, goal)
     low = search.best([search.with_lowest(kept)])
@@ -178,7 +178,7 @@ class _FirstFit:
             free = -(-free // step) * step
             fits = numpy.flatnonzero(begins >= free[:-1])
             offsets[u] = free[fits[0]] if len(fits) else free[-1]
-        return offsets.tolist()  # type: ignore[no-any-return]
+        return offsets.tolist()
 
 
 def _solved(units: Sequence[Unit], alignment: int, goal: int) -> list[int] | None:
