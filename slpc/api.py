@@ -133,7 +133,7 @@ def compile(program: Source, /, *, grad: bool = False, wrt: Sequence[str] | None
         plan = planned(derived, recompute_budget=recompute_budget, memory=memory, backend=backend)
     with placed(graph.file):
         made = build(plan.graph if plan else derived, values=values, wrt=chosen, seeds=seeds, batch=batch,
-                     backend=backend)
+                     backend=backend, contract=contract)
     made.plan = plan
     return made
 
