@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy
@@ -80,7 +81,7 @@ class Program:
             view(given, field)[...] = argument
         found = numpy.empty(self.layout.outputs.bytes, numpy.uint8)
         work = self._workspace()
-        self._run(given.ctypes.data, found.ctypes.data, None if work is None else work.ctypes.data)
+        self._at(given, found, work)
         return tuple(view(found, f).copy() if f.type.shape else view(found, f)[()] for f in self.layout.outputs.fields)
 
     def direct(self, flat: Callable[..., Any], call: Callable[..., Any],
@@ -96,7 +97,13 @@ class Program:
 
     def bound(self, given: Any, found: Any) -> Callable[[], None]:
         """A function without arguments that reads the inputs from one array and writes the outputs to another."""
-        return llvm_call.bound(self._address, given, found, self._workspace(), self._library)  # type: ignore[no-any-return]
+        work = self._workspace()
+        if not llvm_call.POSSIBLE:
+            return partial(self._at, given, found, work)
+        return llvm_call.bound(self._address, given, found, work, self._library)  # type: ignore[no-any-return]
+
+    def _at(self, given: Any, found: Any, work: Any) -> None:
+        self._run(given.ctypes.data, found.ctypes.data, None if work is None else work.ctypes.data)
 
     def _workspace(self) -> Any:
         return numpy.empty(self.layout.workspace, numpy.uint8) if self.layout.workspace else None

@@ -12,6 +12,7 @@ between versions.
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -30,9 +31,15 @@ _BYTES = bytes.__basicsize__ - 1
 
 _FASTCALL_KEYWORDS, _NOARGS = 0x0080 | 0x0002, 0x0004
 
+POSSIBLE = sys.implementation.name == "cpython" and ctypes.sizeof(ctypes.c_void_p) == 8
+"""Is this a Python whose objects the emitted functions know?"""
+
+
 def direct(layout: Layout) -> bool:
-    """Can Python call the program directly?"""
-    return layout.plain and 0 < layout.inputs.elements + layout.outputs.elements <= MOST_DIRECT
+    """Can Python call the program directly? A workspace that calls share needs the lock that lets one run at a time."""
+    alone = getattr(sys, "_is_gil_enabled", lambda: True)()
+    fits = POSSIBLE and layout.plain and (alone or not layout.workspace)
+    return fits and 0 < layout.inputs.elements + layout.outputs.elements <= MOST_DIRECT
 
 
 _TEXT = """
@@ -246,9 +253,12 @@ class _MethodDef(ctypes.Structure):
                 ("doc", ctypes.c_char_p)]
 
 
-_new = ctypes.pythonapi.PyCFunction_NewEx
-_new.argtypes = [ctypes.POINTER(_MethodDef), ctypes.py_object, ctypes.c_void_p]
-_new.restype = ctypes.py_object
+@cache
+def _new() -> Any:
+    make = ctypes.pythonapi.PyCFunction_NewEx
+    make.argtypes = [ctypes.POINTER(_MethodDef), ctypes.py_object, ctypes.c_void_p]
+    make.restype = ctypes.py_object
+    return make
 
 
 def function(symbol: str, program: int, layout: Layout, slow: Callable[..., Any], workspace: Any,
@@ -276,4 +286,4 @@ def _bytes(numbers: tuple[int, ...]) -> bytes:
 
 def _made(symbol: str, flags: int, items: tuple[Any, ...], kept: Any) -> Any:
     definition = _MethodDef(symbol.partition(".")[2].encode(), _glue().addresses[symbol], flags, None)
-    return _new(ctypes.byref(definition), (*items, definition, kept), None)
+    return _new()(ctypes.byref(definition), (*items, definition, kept), None)

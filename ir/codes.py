@@ -285,7 +285,7 @@ _code("E0701", "the llvm backend does not have it yet",
 _code("E0702", "an array that cannot be bound",
       """`f.bind(x, out=g)` takes one contiguous array of float64 for all inputs and one for all outputs, end to end in
       their order, which do not overlap.""",
-      "f.bind(numpy.zeros((2, 1)))", "f.bind(numpy.zeros(2))")
+      "f.bind(numpy.zeros((2, 1)), out=numpy.zeros(3))", "f.bind(numpy.zeros(2), out=numpy.zeros(3))")
 _code("E0703", "there is no linker",
       """A shared library is linked by cc, clang, gcc, ld.lld, ld or zig (pip install ziglang), whichever is found
       first. An object file needs none of them.""",

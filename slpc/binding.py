@@ -11,22 +11,22 @@ from .ir.diagnostics import Diagnostic, SlpError
 from .ir.graph import Graph, Value
 
 
-def bind(graph: Graph, loaded: Callable[..., tuple[Any, ...]], given: Any, found: Any) -> Callable[[], Any]:
+def bind(graph: Graph, loaded: Callable[..., tuple[Any, ...]], given: Any, found: Any) -> Callable[[], None]:
     """See `Function.bind`."""
     for value in (*graph.inputs, *graph.outputs):
         if value.dtype.name != "f64":
             raise _fault(graph, f"only programs of f64 are bound to buffers, and {value!r} is {value.dtype}",
                          "call it with arguments")
     _check(graph, "the inputs", given, graph.inputs)
-    if found is None:
-        found = numpy.empty(sum(v.type.size for v in graph.outputs))
     _check(graph, "the outputs", found, graph.outputs)
     if not found.flags.writeable:
         raise _fault(graph, "the array for the outputs is read-only", "give a copy of it")
     if numpy.shares_memory(given, found):
         raise _fault(graph, "the arrays for inputs and outputs overlap", "give an array of its own for the outputs")
     native = getattr(loaded, "bound", None)
-    return native(given, found) if native is not None else _Bound(graph, loaded, given, found)
+    if native is not None:
+        return native(given, found)  # type: ignore[no-any-return]
+    return _Bound(graph, loaded, given, found)
 
 
 class _Bound:

@@ -162,9 +162,9 @@ class Function:
         values = g.outputs[:self._values]
         return simplify(Graph(g.name, g.inputs, g.nodes, values, g.defaults, g.first_data, False, g.file))
 
-    def bind(self, given: Any, out: Any = None) -> Callable[[], Any]:
+    def bind(self, given: Any, out: Any) -> Callable[[], None]:
         """A function without arguments that reads all inputs from one array and writes all outputs to another, each end
-        to end in its order: the fastest call. It returns None; `out` is made, and is its `out`, if none is given.
+        to end in its order: the fastest call.
 
         Both are contiguous arrays of float64 that do not overlap, and are kept alive. SlpError E0702 where they do not
         fit, or where the program has inputs or outputs of another dtype.

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from test_programs import double, sample
 
 import slpc
-from slpc.backends import llvm_backend
+from slpc.backends import llvm_backend, llvm_call
 from slpc.ir.graph import Graph
 from slpc.ir.ops import OPS
 from slpc.ir.verify import verify
@@ -348,8 +348,9 @@ def test_bound_arrays_hold_everything_end_to_end(backend: str) -> None:
 
 
 @pytest.mark.parametrize(("given", "out", "says"), [
-    ([1.0, 2.0], None, "list"), (np.zeros(3), None, "shape"), (np.zeros(2, np.float32), None, "dtype"),
-    (np.zeros(4)[::2], None, "contiguous"), (np.zeros(2), np.zeros(2), "shape"),
+    ([1.0, 2.0], np.zeros(3), "list"), (np.zeros(3), np.zeros(3), "shape"), (np.zeros(2), None, "NoneType"),
+    (np.zeros(2, np.float32), np.zeros(3), "dtype"), (np.zeros(4)[::2], np.zeros(3), "contiguous"),
+    (np.zeros(2), np.zeros(2), "shape"),
     (np.zeros(2), np.broadcast_to(0.0, 3), "contiguous")])
 def test_what_cannot_be_bound(lecture: slpc.Function, given: Any, out: Any, says: str) -> None:
     with pytest.raises(slpc.SlpError, match=says) as caught:
@@ -366,7 +367,7 @@ def test_bound_arrays_do_not_overlap(lecture: slpc.Function) -> None:
     with pytest.raises(slpc.SlpError, match="read-only"):
         lecture.bind(np.zeros(2), out=fixed)
     with pytest.raises(slpc.SlpError, match="f32"):
-        native("def f(x: f32):\n    return x * x").bind(np.zeros(1))
+        native("def f(x: f32):\n    return x * x").bind(np.zeros(1), np.zeros(1))
 
 
 def test_without_llvmlite() -> None:
@@ -390,3 +391,14 @@ def test_contraction_is_an_option() -> None:
     with pytest.raises(slpc.SlpError) as caught:
         slpc.compile(graph, contract=True)
     assert caught.value.code == "E0706"
+
+
+def test_a_python_whose_objects_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without functions of CPython's C API the same calls go through ctypes."""
+    monkeypatch.setattr(llvm_call, "POSSIBLE", False)
+    f = slpc.compile(LECTURE, grad=True, backend="llvm")
+    value, grads = f(1.5, 0.5)
+    assert type(value) is float and f.flat(1.5) == (value, *grads.values())
+    out = np.zeros(3)
+    f.bind(np.array([1.5, 0.5]), out=out)()
+    assert tuple(out) == f.flat(1.5, 0.5)
