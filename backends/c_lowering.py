@@ -218,6 +218,76 @@ static {kind} slpc_pow_{dtype}({kind} x, {kind} n)
     return f"{name}({v[0]}, {v[1]})"
 
 
+@_row("polygamma")
+def _polygamma(node: Node, v: Sequence[str]) -> str:
+    """As backends/llvm_polygamma.py has it, in plain doubles."""
+    call = f"{_helper('slpc_polygamma', _POLYGAMMA)}({', '.join(v)})"
+    return f"(float){call}" if _dtype(node).name == "f32" else call
+
+
+_POLYGAMMA = """\
+/* Hurwitz's zeta function by Euler and Maclaurin's formula: DLMF 25.11.5. */
+static double slpc_zeta(double s, double a)
+{
+    static const double bernoulli[12] = {1.0 / 6, -1.0 / 30, 1.0 / 42, -1.0 / 30, 5.0 / 66, -691.0 / 2730, 7.0 / 6,
+        -3617.0 / 510, 43867.0 / 798, -174611.0 / 330, 854513.0 / 138, -236364091.0 / 2730};
+    double total = 0, product, tail, factorial = 2;
+    int i;
+    if (a == 0)
+        return INFINITY;
+    for (; a < 12 + s; a += 1)
+        total += pow(a, -s);
+    product = s / (a * a);
+    tail = 0.5 / a;
+    for (i = 1; i <= 12; i++) {
+        tail += product * (bernoulli[i - 1] / factorial);
+        factorial *= (2 * i + 1) * (2 * i + 2);
+        product *= (s + 2 * i - 1) / a * ((s + 2 * i) / a);
+    }
+    return total + pow(a, 1 - s) * (1 / (s - 1) + tail);
+}
+
+static double slpc_digamma(double x)
+{
+    static const double terms[7] = {1.0 / 12, -1.0 / 120, 1.0 / 252, -1.0 / 240, 1.0 / 132, -691.0 / 32760, 1.0 / 12};
+    double a = x < 0 ? 1 - x : x, total = 0, series = 0;
+    int i;
+    if (fabs(x) < 1e-20)
+        return -1 / x;
+    if (x < 0 && x == floor(x))
+        return NAN;
+    for (; a < 12; a += 1)
+        total += 1 / a;
+    for (i = 6; i >= 0; i--)
+        series = (series + terms[i]) / (a * a);
+    total = isinf(a) ? a : log(a) - 0.5 / a - series - total;
+    return x < 0 ? total - 3.141592653589793 / tan(3.141592653589793 * (x - rint(x))) : total;
+}
+
+static double slpc_polygamma(double n, double x)
+{
+    const double s = n < 200 ? n + 1 : 2;
+    const int even = fmod(s, 2) == 0;
+    double zeta, factorial = 1, k;
+    if (!(n >= 0) || n != floor(n))
+        return NAN;
+    if (n == 0)
+        return slpc_digamma(x);
+    for (k = 2; k <= n && k < 200; k += 1)
+        factorial *= k;
+    if (!(x < 0))
+        zeta = slpc_zeta(s, x);
+    else if (x == floor(x))
+        zeta = isinf(x) ? NAN : INFINITY;
+    else {
+        const double other = slpc_zeta(s, ceil(x) - x) - slpc_zeta(s, 1 - x);
+        zeta = slpc_zeta(s, x - floor(x)) + (even ? other : -other);
+    }
+    return even ? factorial * zeta : -(factorial * zeta);
+}
+"""
+
+
 # Comparisons, logic, conversions ---------------------------------------------------------------------------------
 
 _COMPARISONS = {"less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">=", "equal": "==",

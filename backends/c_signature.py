@@ -21,7 +21,7 @@ _TAKEN = frozenset("""
     auto bool break case char const continue default do double else enum extern false float for goto if inline int long
     main register restrict return short signed sizeof static struct switch true typedef union unsigned void volatile
     while asm class new this workspace workspace_bytes slot INFINITY NAN I NULL
-    fabs fabsf floor floorf ceil ceilf rint rintf fmod fmodf copysign copysignf isnan signbit sqrtf
+    isinf fabs fabsf floor floorf ceil ceilf rint rintf fmod fmodf copysign copysignf isnan signbit sqrtf
 """.split())  # noqa: SIM905
 
 

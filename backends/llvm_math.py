@@ -7,11 +7,11 @@ more. tests/test_llvm_math.py measures every function against mpmath.
 
 from __future__ import annotations
 
-from . import llvm_angles, llvm_exponentials
+from . import llvm_angles, llvm_exponentials, llvm_polygamma
 from .llvm_pieces import FUNCTIONS, SELDOM
 from .llvm_writer import Lane, Writer, math_name
 
-__all__ = ["FUNCTIONS", "SELDOM", "define", "llvm_angles", "llvm_exponentials"]
+__all__ = ["FUNCTIONS", "SELDOM", "define", "llvm_angles", "llvm_exponentials", "llvm_polygamma"]
 
 
 def define(name: str, lanes: int, inline: bool) -> Writer:

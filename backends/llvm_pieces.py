@@ -23,7 +23,7 @@ def function(formula: Callable[..., Lane]) -> Callable[..., Lane]:
 
 
 SELDOM: set[str] = set()
-"""Functions that are called in a branch that is seldom taken: never inlined."""
+"""Functions that are called in a branch that is seldom taken, or are long: never inlined."""
 
 
 def seldom(formula: Callable[..., Lane]) -> Callable[..., Lane]:

@@ -253,6 +253,24 @@ class Writer:
         self.declared[name] = f"declare i1 @{name}(<{self.lanes} x i1>)"
         return self.line("i1", f"call i1 @{name}(<{self.lanes} x i1> {condition.name})")
 
+    def loop(self, state: list[Lane], test: Callable[[list[Lane]], Lane],
+             step: Callable[[list[Lane]], list[Lane]]) -> list[Lane]:
+        """The state after as many steps as it takes until the test holds in no lane."""
+        before, head, body, after = self.block, self.fresh("next"), self.fresh("step"), self.fresh("done")
+        self.lines.append(f"  br label %{head}")
+        self.label(head)
+        mark = len(self.lines)
+        now = [Lane(self, f"%{self.fresh('state')}", lane.kind) for lane in state]
+        self.lines.append(f"  br i1 {self.any(test(now)).name}, label %{body}, label %{after}")
+        self.label(body)
+        found = step(now)
+        self.lines.append(f"  br label %{head}")
+        self.lines[mark:mark] = [
+            f"  {phi.name} = phi {self.type(phi.kind)} [ {first.name}, %{before} ], [ {again.name}, %{self.block} ]"
+            for phi, first, again in zip(now, state, found, strict=True)]
+        self.label(after)
+        return now
+
     def rarely(self, condition: Lane, usual: Lane, rare: Callable[[], Lane]) -> Lane:
         """`usual`, but where the condition holds what `rare` computes, in a block of its own that is seldom entered."""
         before, slow, after = self.block, self.fresh("rare"), self.fresh("usual")

@@ -18,9 +18,9 @@ from slpc.backends.llvm_math import FUNCTIONS, SELDOM
 
 ROOT = Path(__file__).parent.parent
 POINTS = 300
-LIMITS = {"pow": 2.0, "erfc": 4.0, "lgamma": 4.0}
+LIMITS = {"pow": 2.0, "erfc": 4.0, "lgamma": 4.0, "digamma": 4.0, "polygamma": 4.0}
 
-UNARY = sorted(n for n in FUNCTIONS if n not in SELDOM and n not in ("pow", "atan2", "hypot"))
+UNARY = sorted(n for n in FUNCTIONS if n not in SELDOM and n not in ("pow", "atan2", "hypot", "polygamma"))
 BINARY = ("atan2", "hypot", "pow")
 
 ORACLE: dict[str, Callable[..., Any]] = {
@@ -195,6 +195,33 @@ def inside(name: str, *point: float) -> bool:
     outside = {"atanh": abs(x) >= 1, "asin": abs(x) > 1, "acos": abs(x) > 1, "acosh": x < 1, "log1p": x <= -1,
                "sqrt": x <= 0, "log": x <= 0, "log2": x <= 0, "log10": x <= 0, "lgamma": x <= 0}
     return all(math.isfinite(v) and (v or name not in BINARY) for v in point) and not outside.get(name, False)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 5])
+def test_polygamma(n: int) -> None:
+    rng = np.random.default_rng(n)
+    f = slpc.compile(slpc.parse("def f(n: f64, x: f64):\n    return polygamma(n, x)"), backend="llvm")
+    fixed = slpc.compile(slpc.parse(f"def f(x: f64):\n    return polygamma({n}.0, x)"), backend="llvm")
+    with mpmath.workdps(40):
+        for x in np.concatenate([rng.uniform(0.01, 50, POINTS), logarithmic(rng, 1e-9, 1e9),
+                                 rng.uniform(1.4, 1.5, POINTS)]).tolist():
+            exact = mpmath.psi(n, mpmath.mpf(x))
+            assert ulps(f(float(n), x), exact) <= 4.0 or abs(f(float(n), x) - exact) < 1e-19, x
+            assert fixed(x) == f(float(n), x)
+        for x in rng.uniform(-20, 0, POINTS).tolist():  # a sum over both neighbouring poles, which may cancel
+            size = math.factorial(n) * (abs(x - round(x)) ** -(n + 1) + 2.0 ** (n + 1) + 4)
+            assert abs(f(float(n), x) - mpmath.psi(n, mpmath.mpf(x))) <= 1e-15 * size, x
+
+
+def test_polygamma_s_special_values() -> None:
+    """Poles and infinities, as SciPy has them."""
+    f = slpc.compile(slpc.parse("def f(n: f64, x: f64):\n    return polygamma(n, x)"), backend="llvm")
+    for x in (0.0, -0.0, -1.0, -7.0, math.inf, -math.inf, math.nan, 1e-310):
+        assert same(f(0.0, x), float(special.psi(x))), x
+    for n in (1.0, 2.0, 3.0):
+        for x in (0.0, -1.0, -8.0, math.inf, math.nan):
+            assert same(f(n, x), float(special.polygamma(int(n), x))), (n, x)
+    assert math.isnan(f(-1.0, 2.0)) and math.isnan(f(0.5, 2.0)) and abs(f(1e300, 2.0)) == math.inf
 
 
 def test_coefficients_are_those_that_the_script_prints() -> None:
