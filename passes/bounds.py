@@ -9,21 +9,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import pairwise
 
+from .contract import contract
 from .liveness import lives
 from .pivots import Programme, ancestors
 from .tasks import Tasks
 
 WORK = {"quick": 2e6, "default": 1e7, "proof": 1e8}
-"""Work spent on one budget, about 3e6 a second. A linear programme costs its columns to the power 1.5."""
+"""Work spent on one budget. A linear programme costs its columns to the power 1.5."""
+PACE = 3e6
+"""Work in a second."""
 SEGMENTS = {"quick": 4, "default": 12, "proof": 40}
 """In so many parts of the program the largest working set is a candidate for a pivot."""
 MOST_PIVOTS = 6
 MOST_BUDGET = 1e6
 """What an infinite budget is taken for."""
+WHOLE = 1200
+"""Programmes of at most so many columns are solved in whole numbers, if OR-tools is there."""
+SMALL = 100
+"""Each task of a program of at most so many is a candidate for a pivot."""
 LARGEST = 20_000
 """Programs with more tasks than that get the combinatorial bounds alone."""
 
@@ -57,10 +64,12 @@ def lower_bounds(tasks: Tasks, budgets: Sequence[float], effort: str = "default"
         if find_spec("scipy") is None:
             hint = "pip install 'slpc[plan]' for a better bound"
             return [Bound(simple.bytes, simple.reason, simple.tasks, hint)] * len(budgets)
-        search = _Search(tasks, effort)
+        contracted = contract(tasks)
+        search = _Search(contracted.tasks, effort)
         for at, budget in enumerate(budgets):
-            goal = enough[at] if enough is not None else None
-            found[at] = max(simple, search.best(budget, simple.bytes, goal), key=lambda bound: bound.bytes)
+            bound = search.best(budget, enough[at] if enough is not None else None)
+            if bound.bytes > simple.bytes:
+                found[at] = replace(bound, tasks=tuple(contracted.members[p][-1] for p in bound.tasks))
     order = sorted(range(len(budgets)), key=lambda at: -budgets[at])
     for larger, smaller in pairwise(order):
         if found[smaller].bytes < found[larger].bytes:
@@ -112,21 +121,21 @@ class _Search:
         self.candidates = _candidates(tasks, SEGMENTS[effort])
         self.above = {p: ancestors(tasks, p) for p in self.candidates}
         self.singles: dict[int, Programme] = {}
+        self.whole = find_spec("ortools") is not None
 
-    def best(self, budget: float, known: int, goal: int | None) -> Bound:
-        """The best bound of programmes over pivots, above `known`, or one that is not."""
-        flops, spent = math.floor(min(budget, MOST_BUDGET) * self.tasks.forward_flops), 0.0
+    def best(self, budget: float, goal: int | None) -> Bound:
+        """The best bound of the programmes that were tried."""
+        flops, left = math.floor(min(budget, MOST_BUDGET) * self.tasks.forward_flops), self.work
         best = Bound(0, "no pivot")
         chosen: tuple[int, ...] = ()
-        while len(chosen) < MOST_PIVOTS and spent < self.work:
+        while len(chosen) < MOST_PIVOTS and left > 0:
             start = best.bytes
             for pivot in self.candidates:
                 pivots = self._with(chosen, pivot)
-                if not pivots or spent >= self.work:
+                if not pivots or left <= 0:
                     continue
-                programme = self._programme(pivots)
-                spent += len(pivots) * programme.columns ** 1.5
-                reached = self.round_up(programme.solve(flops))
+                reached, spent = self._solve(self._programme(pivots), flops)
+                left -= spent
                 if reached > best.bytes:
                     best = Bound(reached, f"alive at {len(pivots)} operation{'s' * (len(pivots) > 1)}", pivots)
                 if goal is not None and reached >= goal:
@@ -135,6 +144,16 @@ class _Search:
                 break
             chosen = best.tasks
         return best
+
+    def _solve(self, programme: Programme, flops: int) -> tuple[int, float]:
+        """The bound of one programme and the work that it took."""
+        work = len(programme.pivots) * programme.columns ** 1.5
+        if self.whole and programme.columns <= WHOLE:
+            reached, time = programme.solve_whole(flops, 0.1 * self.work / WORK["quick"])
+            work += time * PACE
+        else:
+            reached = programme.solve(flops)
+        return self.round_up(reached), work
 
     def round_up(self, size: float) -> int:
         """Every peak is a multiple of the unit of all sizes."""
@@ -159,7 +178,7 @@ class _Search:
 def _candidates(tasks: Tasks, segments: int) -> list[int]:
     """Each task of a small program; else the largest working set of each part of it, and its fullest step."""
     count = len(tasks.nodes)
-    if count <= 2 * segments:
+    if count <= SMALL:
         return list(range(count))
     alive = lives(tasks, tasks.order).alive
     found = []

@@ -125,7 +125,8 @@ class Programme:
         return self._unknowns(numpy.zeros(len(self.size), bool), possible & ~self.output)
 
     def _inequalities(self) -> tuple[Any, Array]:
-        """Matrix and right-hand sides: a row says that a sum is at most its limit. Memory is in units of `scale`."""
+        """Matrix and right-hand sides: a row says that a sum is at most its limit. Last come the bytes at each pivot and
+        the flops."""
         rows, last = _Rows(), len(self.pivots)
         tasks, buffers = numpy.arange(len(self.flops)), numpy.arange(len(self.size))
         reader = numpy.array([t for t, row in enumerate(self.tasks.reads) for _ in row], dtype=numpy.int64)
@@ -144,39 +145,73 @@ class Programme:
             rows.add((self.runs[0, k], self.writer[made], 1), (self.alive[k], made, -1))
             places = {(written, offset) for _, written, offset in self.tasks.hands_over[pivot]}
             rows.total([(self.dies[k], numpy.ones(len(buffers)))], len(places))
-        self.scale = max(float(self.size.max(initial=0)), 1.0)
         for k, pivot in enumerate(self.pivots):
-            rows.total([(self.alive[k], self.size / self.scale), (self.dies[k], -self.size / self.scale)],
-                       -self.tasks.workspace[pivot] / self.scale, peak=True)
-        self.work = max(float(self.flops.sum()), 1.0)
-        weight = self.flops / self.work
-        rows.total([(self.runs[k, k], weight) for k in range(last + 1)], float(weight.sum()))
+            rows.total([(self.alive[k], self.size), (self.dies[k], -self.size)], -self.tasks.workspace[pivot],
+                       peak=True)
+        rows.total([(self.runs[k, k], self.flops) for k in range(last + 1)], float(self.flops.sum()))
         return rows.matrix(self.columns)
 
     def _at_hand(self, window: int, buffer: Array) -> list[tuple[Unknowns, Array, int]]:
         """What the tasks of a window find alive at its start."""
         return [(self.alive[window - 1], buffer, -1), (self.dies[window - 1], buffer, 1)] if window else []
 
-    def solve(self, flops: float) -> float:
-        """Bytes that no schedule whose repeats cost at most `flops` stays below.
+    def solve(self, flops: int) -> float:
+        """Bytes that no schedule whose repeats cost at most `flops` stays below, by linear programming.
 
         The number comes from the dual solution and holds however inexact that is (Neumaier and Shcherbina 2004, section
         3): every variable lies between known limits.
         """
         from scipy.optimize import linprog
+        from scipy.sparse import diags_array
 
+        scale = max(float(self.size.max(initial=0)), 1.0)
+        rows = numpy.ones(len(self.limit))
+        rows[-1 - len(self.pivots):-1] = 1 / scale
+        rows[-1] = 1 / max(float(self.flops.sum()), 1.0)
+        columns = numpy.ones(self.columns)
+        columns[0] = scale
+        matrix = diags_array(rows) @ self.matrix @ diags_array(columns)
         limit = self.limit.copy()
-        limit[-1] += flops / self.work
+        limit[-1] += flops
+        limit *= rows
         cost, high = numpy.zeros(self.columns), numpy.ones(self.columns)
-        cost[0], high[0] = 1.0, (float(self.size.sum()) + max(self.tasks.workspace, default=0)) / self.scale
-        found = linprog(cost, A_ub=self.matrix, b_ub=limit, bounds=numpy.stack([numpy.zeros(self.columns), high], 1),
-                        method="highs")
+        cost[0], high[0] = 1.0, self.most / scale
+        found = linprog(cost, A_ub=matrix, b_ub=limit, bounds=numpy.stack([numpy.zeros(self.columns), high], 1),
+                        method="highs-ds")
         if found.x is None:
             return 0.0
         dual = numpy.minimum(found.ineqlin.marginals, 0.0)
-        reduced = cost - self.matrix.T @ dual
+        reduced = cost - matrix.T @ dual
         safe = float(limit @ dual + numpy.minimum(reduced, 0.0) @ high)
-        return (safe - 1e-9 * abs(safe)) * self.scale
+        return (safe - 1e-9 * abs(safe)) * scale
+
+    def solve_whole(self, flops: int, time: float) -> tuple[float, float]:
+        """As `solve`, but a task runs or does not, and a buffer is alive or is not: by CP-SAT, in integers, in so much
+        of its deterministic time (about seconds). What is proven by then holds, and comes with the time spent."""
+        from ortools.sat.python import cp_model
+
+        model = cp_model.CpModel()
+        numbers = [model.new_int_var(0, self.most, "peak"), *(model.new_bool_var("") for _ in range(self.columns - 1))]
+        limit = self.limit.astype(numpy.int64)
+        limit[-1] += min(flops, len(self.runs) * sum(self.tasks.flops))
+        weight = self.matrix.data.astype(numpy.int64)
+        for low, high, most in zip(self.matrix.indptr, self.matrix.indptr[1:], limit.tolist(), strict=False):
+            row = [numbers[c] for c in self.matrix.indices[low:high].tolist()]
+            model.add(cp_model.LinearExpr.weighted_sum(row, weight[low:high].tolist()) <= most)
+        model.minimize(numbers[0])
+        solver = cp_model.CpSolver()
+        solver.parameters.num_workers = 1
+        solver.parameters.linearization_level = 2
+        solver.parameters.random_seed = 0
+        solver.parameters.catch_sigint_signal = False
+        solver.parameters.max_deterministic_time = time
+        solver.solve(model)
+        return float(solver.best_objective_bound), float(solver.response_proto.deterministic_time)
+
+    @property
+    def most(self) -> int:
+        """Bytes that are never alive at once."""
+        return sum(self.tasks.bytes) + max(self.tasks.workspace, default=0)
 
 
 class _Rows:
@@ -192,8 +227,8 @@ class _Rows:
     def add(self, *terms: tuple[Unknowns, Array, int]) -> None:
         """One row for each position of the index arrays: the sum of weight * number is at most 0."""
         limit: Array = numpy.sum([-weight * numbers.value[index] for numbers, index, weight in terms], axis=0)
-        highest: Array = numpy.sum([(numbers.column[index] >= 0) * weight
-                                    for numbers, index, weight in terms if weight > 0], axis=0)
+        free = [(numbers.column[index] >= 0) * weight for numbers, index, weight in terms if weight > 0]
+        highest: Array = numpy.sum(free, axis=0)
         needed = highest > limit  # others hold whatever the numbers are
         row = numpy.cumsum(needed) - 1 + self.count
         for numbers, index, weight in terms:
