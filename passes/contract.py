@@ -3,8 +3,8 @@
 A value b with a single reader v that writes its result c over it (of b's size, so nothing is gained by keeping b rather
 than c) is made by a task u. If u is written over its only operand, or has none, then u can wait for v: keeping what u
 reads costs no more than keeping b. If v reads nothing else, then v can follow u at once: c takes the place of b. Either
-way (workspaces permitting) no schedule gets a larger peak or more flops, so a plan of the contracted tasks is a plan of the program, and a bound
-of theirs is a bound of it.
+way, workspaces permitting, no schedule gets a larger peak or more flops: a plan of the contracted tasks is a plan of
+the program, and a bound of theirs is a bound of it.
 """
 
 from __future__ import annotations

@@ -125,8 +125,8 @@ class Programme:
         return self._unknowns(numpy.zeros(len(self.size), bool), possible & ~self.output)
 
     def _inequalities(self) -> tuple[Any, Array]:
-        """Matrix and right-hand sides: a row says that a sum is at most its limit. Last come the bytes at each pivot and
-        the flops."""
+        """Matrix and right-hand sides: a row says that a sum is at most its limit. The last rows are the bytes at each
+        pivot, then the flops."""
         rows, last = _Rows(), len(self.pivots)
         tasks, buffers = numpy.arange(len(self.flops)), numpy.arange(len(self.size))
         reader = numpy.array([t for t, row in enumerate(self.tasks.reads) for _ in row], dtype=numpy.int64)
