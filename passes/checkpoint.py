@@ -291,8 +291,8 @@ class Planner:
         for rung in range(len(self.ladder)):
             self._climb(rung)
             fits = [f for f in self.archive.entries if f.peak <= limit]
-            if fits:
-                return fits[0]
+            if fits and (self._fraction(fits[0].flops) <= self.ladder[rung] or rung == len(self.ladder) - 1):
+                return fits[0]  # what costs less would have been found by now
         raise self._infeasible(limit)
 
     def _infeasible(self, limit: int) -> Fault:
