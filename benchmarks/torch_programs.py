@@ -43,7 +43,7 @@ def mlp(**sizes: int) -> Program:
     def layer(x: Tensor, w: Tensor) -> State:
         return (torch.sigmoid(w @ x),)
 
-    return Program(lambda p: (p["X"],), lambda p: [(layer, (p[f"W{i}"],)) for i in range(sizes["L"])],
+    return Program(lambda p: (p["X"],), lambda p: [(layer, (p[f"W.{i}"],)) for i in range(sizes["L"])],
                    lambda p, s: torch.square(p["Y"] - s[0].T @ p["w"]).sum() / sizes["m"])
 
 
@@ -62,7 +62,7 @@ def transformer(**sizes: int) -> Program:
 
     names = ("Wq", "Wk", "Wv", "W1", "W2", "Wp")
     return Program(lambda p: (functional.embedding(p["tok"].flatten(), p["E"]),),
-                   lambda p: [(layer, tuple(p[f"{name}{i}"] for name in names)) for i in range(sizes["L"])],
+                   lambda p: [(layer, tuple(p[f"{name}.{i}"] for name in names)) for i in range(sizes["L"])],
                    lambda p, s: functional.cross_entropy(s[0] @ p["U"], p["target"].flatten()))
 
 
@@ -116,7 +116,7 @@ def memory_budget(budget: float) -> Iterator[None]:
 def _split(inputs: Inputs, stacked: Sequence[str]) -> Inputs:
     """The inputs with a tensor of its own for each layer of these."""
     for name in stacked:
-        inputs |= {f"{name}{i}": layer.clone() for i, layer in enumerate(inputs.pop(name).unbind())}
+        inputs |= {f"{name}.{i}": layer.clone() for i, layer in enumerate(inputs.pop(name).unbind())}
     return inputs
 
 
@@ -124,7 +124,7 @@ def _leaves(inputs: Inputs, parameters: Sequence[str]) -> list[Tensor]:
     """The parameters with a gradient. Where one is stacked by layers, each layer's is a tensor of its own, as torch
     users have them (a stacked one would have its gradient put together in the end, at twice the memory)."""
     _split(inputs, [name for name in parameters if inputs[name].dim() == 3])
-    owned = [key for key in inputs if key.rstrip("0123456789") in parameters or key in parameters]
+    owned = [key for key in inputs if key.split(".")[0] in parameters]
     return [inputs[key].requires_grad_() for key in owned]
 
 
@@ -150,6 +150,7 @@ def peaks(name: str, inputs: Inputs, parameters: Sequence[str], sizes: dict[str,
             for leaf in leaves:
                 leaf.grad = None
             found = peak(step)
+            assert all(leaf.grad is not None for leaf in leaves)
             for leaf in leaves:
                 leaf.grad = None
             return found
