@@ -71,7 +71,7 @@ def show(plan: Plan, measured: int | None = None) -> None:
 
 def _facts(plan: Plan, measured: int | None) -> Iterable[tuple[str, str]]:
     yield "peak", f"{human(plan.peak_bytes)} beyond the inputs; {human(plan.keep_all_bytes)} with everything kept"
-    if plan.peak_bytes != plan.lives.peak:
+    if human(plan.peak_bytes) != human(plan.lives.peak):
         yield "", f"{human(plan.lives.peak)} of it alive at once; the rest is lost between values in the arena"
     if measured is not None:
         yield "measured", f"{human(measured)} in a first call"
