@@ -15,6 +15,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from importlib.util import find_spec
 
 from ..ir.diagnostics import Fault, near
 from ..ir.graph import Graph
@@ -22,6 +23,7 @@ from ..ir.target import Target
 from .arena import Placement, place
 from .bounds import Bound, lower_bound
 from .chain import Programme
+from .exact import exact
 from .legalize import legalize
 from .liveness import Lives, lives
 from .policies import POLICIES
@@ -40,6 +42,8 @@ COARSE = (0.0, 0.5, math.inf)
 
 EFFORTS = {"quick": 1, "default": 2, "proof": 6}
 """Rounds of local search from each start, and how many of the chain's orders are starts."""
+SOLVED = {"quick": 0, "default": 32, "proof": 80}
+"""Programs of up to so many tasks are also given to the solver (`passes.exact`), where OR-tools is installed."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Plan:
     found_by: str
     seconds: float
     marks: tuple[Mark, ...] = field(default=())
+    solver_bound: int = 0
 
     @cached_property
     def lives(self) -> Lives:
@@ -104,7 +109,7 @@ class Plan:
     @property
     def lower_bound_bytes(self) -> int:
         """See `bound`."""
-        return min(self.bound.bytes, self.peak_bytes)
+        return min(max(self.bound.bytes, self.solver_bound), self.peak_bytes)
 
     @property
     def gap(self) -> float:
@@ -169,7 +174,7 @@ def plan(graph: Graph, target: Target, *, recompute_budget: float | None = None,
     budget = None if memory_limit is not None else recompute_budget or 0.0
     found = planner.within_memory(memory_limit) if memory_limit is not None else planner.within_budget(budget or 0.0)
     return Plan(seen, found.order, budget, memory_limit, "", effort, found.by + planner.interrupted,
-                time.perf_counter() - began, planner.marks)
+                time.perf_counter() - began, planner.marks, planner.proved(budget))
 
 
 def curve(graph: Graph, target: Target, budgets: Sequence[float], *, effort: str = "default") -> list[Plan]:
@@ -183,7 +188,7 @@ def curve(graph: Graph, target: Target, budgets: Sequence[float], *, effort: str
         began = time.perf_counter()
         found = planner.within_budget(budget)
         plans.append(Plan(seen, found.order, budget, None, "", effort, found.by + planner.interrupted,
-                          time.perf_counter() - began, planner.marks))
+                          time.perf_counter() - began, planner.marks, planner.proved(budget)))
     return plans
 
 
@@ -253,6 +258,9 @@ class Planner:
         self.base = sum(seen.flops)
         self.archive = Archive()
         self.climbed = 0
+        self.solved = len(seen.nodes) <= SOLVED[effort] and find_spec("ortools") is not None
+        self.effort = effort
+        self.bounds: dict[float, int] = {}
         self.interrupted = ""
         marks = []
         self.policies: list[Found] = []
@@ -285,6 +293,10 @@ class Planner:
         """The least peak found."""
         self._climb(bisect_left(self.ladder, budget))
         return self.archive.within(self._most(budget))
+
+    def proved(self, budget: float | None) -> int:
+        """What the solver has shown that no order within the budget goes below; 0 where it was not asked."""
+        return max((bound for rung, bound in self.bounds.items() if budget is not None and rung >= budget), default=0)
 
     def within_memory(self, limit: int) -> Found:
         """The least recomputation found; Fault E0603 if nothing fits."""
@@ -332,3 +344,12 @@ class Planner:
         for order, by in starts.items():
             name = f"search from {by.removeprefix('search from ')}"
             Search(self.tasks, order, most, partial(self.archive.add, by=name)).polish(0, self.rounds)
+        if self.solved:
+            self._solve(budget, self.archive.within(most))
+
+    def _solve(self, budget: float, best: Found) -> None:
+        """Ask the solver, from the best order on."""
+        found = exact(self.tasks, budget, effort="default" if self.effort == "proof" else "quick", hint=best.order)
+        self.bounds[budget] = found.bound
+        if found.peak < best.peak:
+            self._add(found.order, "solver")

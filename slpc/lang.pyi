@@ -133,6 +133,8 @@ def acosh(x: Any) -> Any:
     """inverse hyperbolic cosine"""
 def atanh(x: Any) -> Any:
     """inverse hyperbolic tangent"""
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)), the logistic function"""
 def erf(x: Any) -> Any:
     """error function"""
 def erfc(x: Any) -> Any:
@@ -237,8 +239,6 @@ def prod(x: Any, axis: Any=None, keepdims: Any=False) -> Any:
     """the product over axes"""
 def relu(x: Any) -> Any:
     """where(x <= 0, 0, x)"""
-def sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(-x)), without overflow"""
 def softplus(x: Any) -> Any:
     """where(x >= 0, x, 0) + log1p(exp(where(x >= 0, -x, x)))"""
 def silu(x: Any) -> Any:
