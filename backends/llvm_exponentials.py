@@ -19,7 +19,6 @@ from .llvm_pieces import (
     polynomial,
     power_of_two,
     seldom,
-    square_root,
     with_sign,
 )
 from .llvm_writer import Lane, Writer
@@ -366,12 +365,6 @@ def pow_(w: Writer, x: Lane, y: Lane) -> Lane:
     found = w.select((x < 0.0) & (x > -INF) & y.differs(w.intrinsic("trunc", "double", y)), NAN, found)
     found = w.select(x.is_nan | y.is_nan, x + y, found)
     return w.select(x.equals(1.0) | y.equals(0.0), 1.0, found)
-
-
-@function
-def sqrt(w: Writer, x: Lane) -> Lane:
-    """The square root."""
-    return square_root(w, x)
 
 
 @function

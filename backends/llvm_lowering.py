@@ -215,7 +215,7 @@ def _function(w: Writer, node: Node, v: Sequence[Lane]) -> Lane:
 
 
 for _name in FUNCTIONS:
-    if _name in OPS and _name not in ("pow", "sqrt"):
+    if _name in OPS and _name != "pow":
         _row(_name)(_function)
 
 

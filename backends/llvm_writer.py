@@ -10,8 +10,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 
-Operand = "Lane | float | int"
-
 _TAKEN = {"in", "out", "work", "at", "entry"}
 """What functions call their parameters and their first block."""
 

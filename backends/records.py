@@ -39,11 +39,6 @@ class Record:
     bytes: int
     elements: int
 
-    @property
-    def doubles(self) -> bool:
-        """Is every element an f64, so that the record is an array of them?"""
-        return all(f.type.dtype.name == "f64" for f in self.fields)
-
 
 def record(types: Iterable[tuple[str, TensorType]]) -> Record:
     """The record of values by name and type."""

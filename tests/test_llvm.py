@@ -165,8 +165,11 @@ def test_a_tensor_program_says_what_to_use() -> None:
     with pytest.raises(slpc.SlpError) as caught:
         slpc.compile(double("transformer"), backend="llvm")
     assert caught.value.code == "E0701"
-    with pytest.raises(slpc.SlpError, match="numpy or torch"):
-        native("def f(x: f64[1000, 1000]):\n    return x @ x")
+    for text in ("def f(x: f64[1000, 1000]):\n    return x @ x", "def f(x: f64[1000000000]):\n    return x[0]",
+                 "def f(x: f64):\n    return reshape(broadcast_to(x, (10 ** 6, 10 ** 6)), (10 ** 12,))[0]",
+                 "def f(x: f64[4]):\n    return sum(broadcast_to(x[:, None], (4, 10 ** 12)), axis=1)"):
+        with pytest.raises(slpc.SlpError, match="numpy or torch"):
+            native(text)
 
 
 @pytest.mark.parametrize("text", [

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 POINTS = 300
 LIMITS = {"pow": 2.0, "erfc": 4.0, "lgamma": 4.0, "digamma": 4.0, "polygamma": 4.0}
 
-UNARY = sorted(n for n in FUNCTIONS if n not in SELDOM and n not in ("pow", "atan2", "hypot", "polygamma"))
+UNARY = sorted({n for n in FUNCTIONS if n not in SELDOM} - {"pow", "atan2", "hypot", "polygamma"} | {"sqrt"})
 BINARY = ("atan2", "hypot", "pow")
 
 ORACLE: dict[str, Callable[..., Any]] = {
