@@ -16,15 +16,33 @@ from dataclasses import dataclass
 import numpy
 from numpy.typing import NDArray
 
+from ..ir.graph import Node
 from .liveness import Lives, lives
 from .tasks import Tasks
 
 LONGEST = 48
 """A recomputation runs at most so many tasks."""
+ALONE = 4
+"""Where the best evictions together do not help, so many are tried one by one."""
 STEP = 0.97
 """Each round aims at this fraction of the present peak."""
 WORK = 1_000_000
 """A search visits so many steps for each round of polishing."""
+
+
+def nothing(node: Node) -> bool:
+    """Whatever a recomputation needs is held for it."""
+    return False
+
+
+def cheap(node: Node) -> bool:
+    """What no product makes is computed again too."""
+    return node.op.family != "product"
+
+
+def everything(node: Node) -> bool:
+    """All is computed again, down to what is there."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -75,42 +93,49 @@ class Search:
         """One round: the peak is brought towards `goal` by the cheapest evictions. Whether anything changed."""
         target = max(goal, int(self.peak * STEP))
         excess = numpy.maximum(self.alive - target, 0)
-        peak_step = int(self.alive.argmax())
-        needed = int(excess[peak_step])
+        step = int(self.alive.argmax())
         groups: dict[frozenset[int], list[Eviction]] = {}
-        singles: list[tuple[float, list[Eviction]]] = []
-        for eviction in self._evictions(peak_step, excess):
-            if eviction.held:
-                groups.setdefault(eviction.held, []).append(eviction)
-            else:
-                singles.append((self._worth(excess, [eviction]), [eviction]))
-        found = singles + [(self._worth(excess, group), group) for group in groups.values()]
-        found = sorted((f for f in found if f[0] > 0), key=lambda f: (-f[0], [e.copy for e in f[1]]))
+        for eviction in self._evictions(step, excess):
+            groups.setdefault(eviction.held, []).append(eviction)
+        candidates = [[e] for group in groups.values() for e in group]
+        candidates += [group for held, group in groups.items() if held and len(group) > 1]
+        found = sorted(((-self._worth(excess, group), [e.copy for e in group], group) for group in candidates),
+                       key=lambda f: f[:2])
+        ranked = [group for worth, _, group in found if worth < 0]
+        if not ranked:
+            return False
+        if self._evicted(self._enough(ranked, step, int(excess[step])), target):
+            return True
+        return any(self._evicted(group, target) for group in ranked[:ALONE])
+
+    def _enough(self, ranked: Sequence[Sequence[Eviction]], step: int, needed: int) -> list[Eviction]:
+        """The best groups that together take away what is needed at the peak."""
         chosen: list[Eviction] = []
         spent, gained, used = self.flops, 0, set[int]()
-        for _, group in found:
+        for group in ranked:
             cost = sum(e.flops for e in group)
             if spent + cost > self.most_flops or any(e.copy in used for e in group):
                 continue
             chosen += group
             used.update(e.copy for e in group)
             spent += cost
-            gained += sum(self._bytes(e.copy) for e in group) - self._held_bytes(group, peak_step)
+            gained += sum(self._bytes(e.copy) for e in group) - self._held_bytes(group, step)
             if gained >= needed:
                 break
-        if not chosen:
-            return False
+        return chosen
+
+    def _evicted(self, chosen: Sequence[Eviction], target: int) -> bool:
+        """Take the order with these evictions, if less of it is above the target. Whether that is so."""
         inserted: dict[int, list[int]] = {}
         for e in sorted(chosen, key=lambda e: e.copy):
             at = inserted.setdefault(e.at, [])
             at += [t for t in e.run if t not in at]
-        before = self.lives.peak, int(excess.sum())
         moved = {self.lives.start[e.copy] for e in chosen if e.later}
+        before = int(numpy.maximum(self.alive - target, 0).sum())
         old = self.order
         self.take([t for step in range(len(old) + 1)
                    for t in (*inserted.get(step, ()), *(() if step in moved else old[step:step + 1]))])
-        after = self.lives.peak, int(numpy.maximum(self.alive - target, 0).sum())
-        if after[1] >= before[1] or self.flops > self.most_flops:
+        if int(numpy.maximum(self.alive - target, 0).sum()) >= before or self.flops > self.most_flops:
             self.take(old)
             return False
         self.passed(self.flops, self.peak, self.order)
@@ -137,16 +162,16 @@ class Search:
             after = reads[nxt - 1] if nxt else alive.start[copy] - 1
             at = reads[nxt] if nxt < len(reads) else len(self.order)
             seen = set()
-            for dear in (False, True):
-                found = self._again(copy, after, at, excess, dear, later)
+            for again in (nothing, cheap, everything):
+                found = self._again(copy, after, at, excess, again, later)
                 if found is not None and (found.run, found.held) not in seen:
                     seen.add((found.run, found.held))
                     yield found
 
-    def _again(self, copy: int, after: int, at: int, excess: NDArray[numpy.int64], dear: bool,
-               later: bool) -> Eviction | None:
+    def _again(self, copy: int, after: int, at: int, excess: NDArray[numpy.int64],
+               again: Callable[[Node], bool], later: bool) -> Eviction | None:
         """How to make a copy again ahead of step `at`. What is gone by then is held longer where that costs nothing;
-        else it is made again too, if that is cheap or `dear` asks for it."""
+        else it is made again too, if `again` says so of its operation."""
         tasks, alive = self.tasks, self.lives
         run: list[int] = []
         held: set[int] = set()
@@ -174,7 +199,7 @@ class Search:
                 if end >= at or not self._bytes(latest) or not excess[end + 1:at].any():
                     continue
                 maker = tasks.writer[r]
-                if tasks.output[r] or (not dear and tasks.nodes[maker].op.family == "product"):
+                if tasks.output[r] or not again(tasks.nodes[maker]):
                     held.add(latest)
                 else:
                     stack.append((maker, False))
