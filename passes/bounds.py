@@ -77,6 +77,11 @@ def lower_bounds(tasks: Tasks, budgets: Sequence[float], effort: str = "default"
     return found
 
 
+def allowed_flops(tasks: Tasks, budget: float) -> int:
+    """What repeats may cost. A budget that is itself a quotient of flops is not rounded below them."""
+    return math.floor(min(budget, MOST_BUDGET) * tasks.forward_flops * (1 + 1e-12) + 1e-9)
+
+
 def working_set(tasks: Tasks, task: int) -> int:
     """Bytes alive while a task runs, whatever else is: operands, results and workspace, once where a result may take
     over an operand's memory."""
@@ -125,7 +130,7 @@ class _Search:
 
     def best(self, budget: float, goal: int | None) -> Bound:
         """The best bound of the programmes that were tried."""
-        flops, left = math.floor(min(budget, MOST_BUDGET) * self.tasks.forward_flops), self.work
+        flops, left = allowed_flops(self.tasks, budget), self.work
         best = Bound(0, "no pivot")
         chosen: tuple[int, ...] = ()
         while len(chosen) < MOST_PIVOTS and left > 0:

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..ir.diagnostics import Fault
-from .bounds import MOST_BUDGET, lower_bound
+from .bounds import allowed_flops, lower_bound
 from .contract import contract
 from .liveness import lives
 from .tasks import Tasks
@@ -52,7 +52,7 @@ def exact(tasks: Tasks, budget: float, *, effort: str = "default", hint: Sequenc
     if bound >= peak:
         return ExactPlan(start, peak, bound)
     contracted = contract(tasks)
-    allowed = math.floor(min(budget, MOST_BUDGET) * tasks.forward_flops)
+    allowed = allowed_flops(tasks, budget)
     model = _Model(contracted.tasks, allowed, RUNS[effort], contracted.contract(start))
     order, reached = model.solve(EFFORT[effort], bound)
     order = contracted.expand(order)
@@ -157,7 +157,7 @@ class _Model:
         copies: dict[tuple[int, int], list[Any]] = {}
         for (task, k, b, c), handed in self.handed.items():
             copies.setdefault((b, c), []).append(handed)
-            for r, written, offset in self.tasks.hands_over[task]:
+            for r, written, offset in dict.fromkeys(self.tasks.hands_over[task]):
                 if r == b:
                     places.setdefault((task, k, written, offset), []).append(handed)
         for group in (*places.values(), *copies.values()):

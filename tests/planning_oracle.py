@@ -53,8 +53,8 @@ def random_tasks(seed: int, most: int = 8) -> Tasks:
         if placed:
             hands_over.append([(r, known, sum(sizes[b] for b in read[:at])) for at, r in enumerate(read)])
         else:
-            hands_over.append([(r, w, 0) for r in read for w in written
-                               if sizes[r] == sizes[w] and draw.random() < 0.6])
+            hands_over.append([(r, w, 0) for r in read for w in written  # x * x names its operand twice
+                               if sizes[r] == sizes[w] and draw.random() < 0.6 for _ in range(draw.choice([1, 2]))])
     used = {b for row in reads for b in row}
     outputs = {b for b in range(len(sizes)) if b not in used or draw.random() < 0.15}
     return made(reads, writes, sizes, [draw.choice([0, 1, 2, 5]) for _ in reads], outputs, hands_over,
