@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from .api import adjoint, compile, hvp, load, parse, tangent
     from .checking import gradcheck
     from .decorator import Program, program
-    from .dense import hessian, jacobian
     from .function import Function
     from .ir.diagnostics import SlpError
     from .ir.graph import Graph
+    from .matrices import hessian, jacobian
     from .passes.checkpoint import Plan
     from .planning import curve, plan, schedule
 
@@ -56,8 +56,8 @@ __all__ = [
 _HOMES = {
     "Function": "function", "Graph": "ir.graph", "Plan": "passes.checkpoint", "Program": "decorator",
     "SlpError": "ir.diagnostics",
-    "adjoint": "api", "compile": "api", "gradcheck": "checking", "hessian": "dense", "hvp": "api",
-    "jacobian": "dense", "load": "api", "parse": "api", "program": "decorator", "tangent": "api",
+    "adjoint": "api", "compile": "api", "gradcheck": "checking", "hessian": "matrices", "hvp": "api",
+    "jacobian": "matrices", "load": "api", "parse": "api", "program": "decorator", "tangent": "api",
     "curve": "planning", "plan": "planning", "schedule": "planning",
 }
 

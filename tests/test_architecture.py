@@ -14,7 +14,7 @@ from slpc.backends import numpy_backend
 from slpc.ir.codes import CODES
 from slpc.ir.ops import OPS
 from slpc.ir.parse import prelude
-from slpc.passes import adjoint, tangent
+from slpc.passes import adjoint, sparsity, tangent
 from slpc.passes.derivatives import derivatives
 from slpc.passes.rewrite import RULES
 
@@ -85,6 +85,7 @@ def test_every_operation_has_every_rule() -> None:
         else:
             assert name in adjoint.RULES, f"{name} has no adjoint"
             assert name in tangent.RULES, f"{name} has no tangent"
+            assert name in sparsity.RULES, f"{name} has no pattern"
         assert op.doc
     assert set(adjoint.RULES) == set(tangent.RULES) == {n for n, op in OPS.items() if not op.elementwise}
     assert numpy_backend.lowered() >= set(OPS)

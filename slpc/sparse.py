@@ -1,0 +1,178 @@
+"""Sparse Jacobians and Hessians: the pattern is found once, from the graph; then a few sweeps give all values.
+
+Columns that meet in no row share a forward sweep, rows of one output that meet in no column a reverse one, and of a
+Hessian each entry is read from itself or from its mirror image (passes/colouring.py). Every entry is one element of
+some sweep's result: no system is solved, no entry is the difference of others (Griewank and Walther 2008, chapter 8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import api, sweeps
+from .ir.diagnostics import Diagnostic, SlpError
+from .ir.graph import Graph, Value
+from .passes.colouring import NONE, split, star
+from .passes.sparsity import Pattern, pattern
+
+
+class _Sparse:
+    """What both have: the pattern, and where in the results of the sweeps each entry stands."""
+
+    def __init__(self, graph: Graph, found: Pattern, rows: Sequence[Value], columns: Sequence[Value]) -> None:
+        import numpy
+
+        self.graph = graph
+        self.shape = found.shape
+        self.rows, self.columns = sweeps.slices(rows), sweeps.slices(columns)
+        self._sparse = _library(graph)
+        ends = numpy.cumsum(numpy.bincount(found.rows, minlength=found.shape[0]))
+        self._indptr = numpy.concatenate([[0], ends])
+        self._indices = found.columns
+        self._dtype = numpy.float64 if any(v.dtype.name == "f64" for v in rows) else numpy.float32
+        self._runs: list[tuple[sweeps.Sweeps, Any, Any, Any]] = []
+
+    @property
+    def pattern(self) -> Any:
+        """The entries that may differ from zero: a `scipy.sparse.csr_array` of bool."""
+        import numpy
+
+        return self._matrix(numpy.ones(len(self._indices), bool))
+
+    @property
+    def colours(self) -> int:
+        """How many sweeps a call takes."""
+        return sum(len(directions) for _, directions, _, _ in self._runs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The matrix at one point, a `scipy.sparse.csr_array`; arguments as `slpc.compile` takes them. Entries of the
+        pattern are stored even where they are zero, so that the structure is the same at every point."""
+        import numpy
+
+        data = numpy.zeros(len(self._indices), self._dtype)
+        for run, directions, entries, places in self._runs:
+            data[entries] = run(args, kwargs, directions).ravel()[places]
+        return self._matrix(data)
+
+    def _matrix(self, data: Any) -> Any:
+        made = self._sparse.csr_array((data, self._indices.copy(), self._indptr.copy()), shape=self.shape)
+        made.has_sorted_indices = made.has_canonical_format = True
+        return made
+
+    def __repr__(self) -> str:
+        return (f"<slpc.{type(self).__name__} of {self.graph.name}: {self.shape[0]} x {self.shape[1]}, "
+                f"{len(self._indices)} entries in {self.colours} sweeps>")
+
+
+class SparseJacobian(_Sparse):
+    """A callable that takes the program's inputs and returns one sparse matrix: a row for each element of the
+    floating-point outputs, a column for each of `wrt`, both laid end to end, arrays row by row.
+
+    `J.rows["y"]` and `J.columns["x"]` are slices: `J(...)[J.rows["y"], J.columns["x"]]` is one block. `J.pattern`,
+    `J.shape`; `J.colours` is the number of sweeps, of which `J.forward` go forward and `J.reverse` in reverse. Values
+    are f64 if an output is, else f32 (SciPy has no smaller ones).
+    """
+
+    def __init__(self, graph: Graph, wrt: Sequence[str] | None = None, backend: str = "numpy") -> None:
+        graph = api.simplified(graph)
+        inputs, outputs = sweeps.differentiated(graph, wrt), sweeps.differentiable(graph)
+        found = pattern(graph, inputs, outputs)
+        super().__init__(graph, found, outputs, inputs)
+        shared = split(found, [y.type.size for y in outputs])
+        self.forward, self.reverse = shared.forward, shared.reverse
+        self._down(graph, found, inputs, outputs, shared.columns, backend, shared.rows)
+        first = 0
+        for y in outputs:
+            self._across(graph, found, inputs, y, first, shared.rows[first:first + y.type.size], backend)
+            first += y.type.size
+
+    def _down(self, graph: Graph, found: Pattern, inputs: list[Value], outputs: list[Value], colours: list[int],
+              backend: str, rows: list[int]) -> None:
+        """The rows that forward sweeps compute."""
+        import numpy
+
+        if self.forward:
+            colour, height = numpy.array(colours), sweeps.size(outputs)
+            entries = numpy.flatnonzero(numpy.array(rows)[found.rows] == NONE)
+            places = colour[found.columns[entries]] * height + found.rows[entries]
+            run = sweeps.forward(graph, inputs, self.forward, backend)
+            self._runs.append((run, _directions(colour), entries, places))
+
+    def _across(self, graph: Graph, found: Pattern, inputs: list[Value], y: Value, first: int, colours: list[int],
+                backend: str) -> None:
+        """The rows of one output that reverse sweeps compute."""
+        import numpy
+
+        colour = numpy.array(colours, int)
+        least = colour[colour != NONE].min(initial=self.reverse)
+        if least < self.reverse:
+            colour = numpy.where(colour == NONE, NONE, colour - least)
+            ours = (found.rows >= first) & (found.rows < first + y.type.size)
+            entries = numpy.flatnonzero(ours)
+            entries = entries[colour[found.rows[entries] - first] != NONE]
+            places = colour[found.rows[entries] - first] * found.shape[1] + found.columns[entries]
+            directions = _directions(colour)
+            run = sweeps.reverse(graph, inputs, y, len(directions), backend)
+            self._runs.append((run, directions, entries, places))
+
+
+class SparseHessian(_Sparse):
+    """A callable that takes the program's inputs and returns the second derivatives of one scalar output as one sparse
+    symmetric matrix over the elements of `wrt`, laid end to end, arrays row by row.
+
+    `H.rows` (and `H.columns`, the same) are slices by name, as those of a `SparseJacobian`; `H.pattern`, `H.shape`;
+    `H.colours` is the number of Hessian-vector products that a call takes.
+    """
+
+    def __init__(self, graph: Graph, wrt: Sequence[str] | None = None, of: str | None = None,
+                 backend: str = "numpy") -> None:
+        import numpy
+
+        graph = api.simplified(graph)
+        inputs = sweeps.differentiated(graph, wrt)
+        gradient = sweeps.gradient(graph, inputs, sweeps.scalar_output(graph, of))
+        found = _symmetric(pattern(gradient, inputs, gradient.outputs))
+        super().__init__(graph, found, inputs, inputs)
+        colour = numpy.array(star(found), int)
+        directions = _directions(colour)
+        if len(directions):
+            run = sweeps.second(gradient, inputs, len(directions), backend)
+            self._runs = [(run, directions, numpy.arange(len(found.rows)), _direct(found, colour))]
+
+
+def _direct(found: Pattern, colour: Any) -> Any:
+    """Where each entry (i, j) stands among the products, a row for each colour: in element i of the product of j's
+    colour if j alone has it in row i, else in element j of that of i's."""
+    import numpy
+
+    n = found.shape[0]
+    place = colour[found.columns] * n + found.rows
+    _, inverse, counts = numpy.unique(place, return_inverse=True, return_counts=True)
+    mirrored = colour[found.rows] * n + found.columns
+    return numpy.where(counts[inverse] == 1, place, mirrored)
+
+
+def _symmetric(found: Pattern) -> Pattern:
+    """The entries whose mirror image is one too: a Hessian is symmetric, so the others are zero."""
+    import numpy
+
+    n = found.shape[0]
+    kept = numpy.isin(found.rows * n + found.columns, found.columns * n + found.rows)
+    return Pattern(found.rows[kept], found.columns[kept], found.shape)
+
+
+def _directions(colour: Any) -> Any:
+    """A row for each colour: one where an element has it, else zero."""
+    import numpy
+
+    return (numpy.arange(colour.max(initial=NONE) + 1)[:, None] == colour).astype(float)
+
+
+def _library(graph: Graph) -> Any:
+    try:
+        from scipy import sparse
+    except ImportError:
+        raise SlpError(Diagnostic("E0502", f"the sparse derivatives of {graph.name} are matrices of SciPy, which is "
+                                           "not installed", "pip install 'slpc[special]'", graph.file)) from None
+    return sparse
