@@ -1,4 +1,8 @@
-"""LLVM: a program of scalars as native code. Small arrays are taken apart into their elements (passes/scalarise.py)."""
+"""LLVM: a program as native code.
+
+A program of scalars, or of small arrays, which are taken apart into their elements (passes/scalarise.py), is
+straight-line code; a program of larger arrays is loops on an arena (llvm_tensor.py).
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,12 @@ import numpy
 
 from ..ir.diagnostics import Fault
 from ..ir.graph import Graph
+from ..ir.ops import OPS
 from ..ir.target import Target
-from ..passes.scalarise import scalarise
-from . import llvm_batch, llvm_call, llvm_engine
+from ..ir.types import bf16, f16, f32
+from ..passes.arena import Placement
+from ..passes.scalarise import fits, scalarise
+from . import llvm_batch, llvm_call, llvm_engine, llvm_tensor
 from .llvm_lowering import lowered
 from .llvm_module import module
 from .llvm_program import Columns, Ports, functions, weight
@@ -22,7 +29,13 @@ from .records import Field, head, layout_of, read_head
 
 __all__ = ["TARGET", "Program", "emit", "emit_batch", "load", "lowered"]
 
-TARGET = Target("llvm", contracts=True)
+ELEMENTS = 5_000
+"""Programs of arrays that are at most so many operations on scalars are straight-line code."""
+
+TARGET = Target(
+    "llvm", arena=True, by_elements=lambda graph: fits(graph, ELEMENTS), accumulates_in={f16: f32, bf16: f32},
+    products_as_blas=True, contracts=True,
+    in_place={op.name: tuple(range(len(op.operands))) for op in OPS.values() if op.elementwise or op.name == "copy"})
 
 WEIGHT_POINT, WEIGHT_BATCH = 2_000, 20_000
 """Programs up to this weight have the functions of mathematics in place of their calls."""
@@ -30,13 +43,14 @@ WEIGHT_POINT, WEIGHT_BATCH = 2_000, 20_000
 _HAS = lowered() | {"slice", "place"}
 
 
-def emit(graph: Graph, placement: None = None, *, source: str = "", contract: bool = False) -> str:
+def emit(graph: Graph, placement: Placement | None = None, *, source: str = "", contract: bool = False) -> str:
     """The module's text: `slpc.point` computes one point from its record of inputs to its record of outputs, the other
-    functions are what it calls.
+    functions are what it calls. With a placement it is `slpc.tensor` on an arena (llvm_tensor.py).
 
-    Fault E0701 where the program cannot be taken apart into scalars.
+    Fault E0701 where there is no placement and the program cannot be taken apart into scalars.
     """
-    assert placement is None
+    if placement is not None:
+        return llvm_tensor.emit(graph, placement, source=source, contract=contract)
     graph = scalars(graph)
     layout = layout_of(graph)
     writers, workspace = functions(graph, Ports(layout), "slpc.point", exported=True, contract=contract)
@@ -115,6 +129,8 @@ def view(record: Any, field: Field) -> Any:
     return part.view(field.type.dtype.numpy).reshape(field.type.shape)
 
 
-def load(text: str, name: str = "", *, batch: bool = False) -> Program | llvm_batch.Batch:
+def load(text: str, name: str = "", *, batch: bool = False) -> Program | llvm_batch.Batch | llvm_tensor.Tensors:
     """The text as machine code of this process: that of `emit`, or with `batch` that of `emit_batch`."""
-    return llvm_batch.Batch(text) if batch else Program(text)
+    if batch:
+        return llvm_batch.Batch(text)
+    return Program(text) if read_head(text).arena is None else llvm_tensor.Tensors(text)

@@ -69,7 +69,7 @@ def _prepared(text: str, target: Any) -> Any:
     parsed = llvm.parse_assembly(text, context)
     parsed.triple = target.triple
     parsed.data_layout = str(target.target_data)
-    if "alwaysinline" in text:
+    if "alwaysinline" in text or "; arena " in text:
         builder = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=0))
         passes = llvm.create_new_module_pass_manager()
         passes.add_always_inliner_pass()

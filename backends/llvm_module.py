@@ -16,10 +16,9 @@ def module(head: Sequence[str], writers: Iterable[Writer], more: Sequence[str], 
     while todo:
         w = todo.pop(0)
         bodies.append(w)
-        for name in sorted(w.math):
-            if (name, w.lanes) not in known:
-                known.add((name, w.lanes))
-                todo.append(define(name, w.lanes, inline and name not in SELDOM))
+        for name, lanes in sorted(w.math - known):
+            known.add((name, lanes))
+            todo.append(define(name, lanes, inline and name not in SELDOM))
     declared: dict[str, str] = {}
     for w in bodies:
         declared.update(w.declared)

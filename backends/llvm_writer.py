@@ -120,15 +120,15 @@ class Lane:
 
 
 class Writer:
-    """Instructions of one function body. `needs` collects the functions it calls: declarations by name, and the names
-    of functions of `llvm_math`. With `contract` LLVM may round a product and the sum that takes it once together."""
+    """Instructions of one function body, and what it needs: declarations by name, and functions of `llvm_math` by name
+    and lanes. With `contract` LLVM may round a product and the sum that takes it once together."""
 
     def __init__(self, lanes: int = 1, contract: bool = False) -> None:
         self.lanes = lanes
         self.contract = contract
         self.lines: list[str] = []
         self.declared: dict[str, str] = {}
-        self.math: set[str] = set()
+        self.math: set[tuple[str, int]] = set()
         self.block = "entry"
         self._count = 0
 
@@ -190,7 +190,7 @@ class Writer:
 
     def function(self, name: str, *operands: Lane) -> Lane:
         """A call of one of our own functions of f64 (llvm_math)."""
-        self.math.add(name)
+        self.math.add((name, self.lanes))
         given = ", ".join(f"{self.type('double')} {o.name}" for o in operands)
         return self.line("double", f"call {self.type('double')} @{math_name(name, self.lanes)}({given})")
 

@@ -53,6 +53,17 @@ def record(types: Iterable[tuple[str, TensorType]]) -> Record:
 
 
 @dataclass(frozen=True)
+class Arena:
+    """The block of memory of a program of arrays: its bytes, how many of them the outputs reach, where each output
+    begins, and the names of the values that are made by indices from data."""
+
+    size: int
+    outputs: int
+    offsets: tuple[int, ...]
+    indexed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Layout:
     """A program's records, the workspace that a call needs, in bytes, and the points that it computes at once."""
 
@@ -61,6 +72,7 @@ class Layout:
     outputs: Record
     workspace: int = 0
     lanes: int = 1
+    arena: Arena | None = None
 
     @property
     def plain(self) -> bool:
@@ -80,6 +92,9 @@ def head(layout: Layout, source: str) -> list[str]:
     lines = [f"; {layout.name}: emitted by slpc{' from ' + shown if shown else ''}"]
     lines += [f"; input {f.name}: {f.type}" for f in layout.inputs.fields]
     lines += [f"; output {f.name}: {f.type}" for f in layout.outputs.fields]
+    if (a := layout.arena) is not None:
+        return [*lines, f"; arena {a.size} {a.outputs}", f"; offsets {' '.join(map(str, a.offsets))}",
+                f"; indexed {' '.join(a.indexed)}", ""]
     return [*lines, f"; workspace {layout.workspace}", f"; lanes {layout.lanes}", ""]
 
 
@@ -88,6 +103,7 @@ def read_head(text: str) -> Layout:
     inputs: list[tuple[str, TensorType]] = []
     outputs: list[tuple[str, TensorType]] = []
     name, numbers = "", {"workspace": 0, "lanes": 1}
+    words: dict[str, list[str]] = {}
     for line in text.splitlines():
         if not line.startswith("; "):
             break
@@ -97,9 +113,15 @@ def read_head(text: str) -> Layout:
             (inputs if word == "input" else outputs).append((label, _read_type(type)))
         elif word in numbers:
             numbers[word] = int(rest)
+        elif word in ("arena", "offsets", "indexed"):
+            words[word] = rest.split()
         else:
             name = word.rstrip(":")
-    return Layout(name, record(inputs), record(outputs), **numbers)
+    arena = None
+    if words:
+        size, reached = map(int, words["arena"])
+        arena = Arena(size, reached, tuple(map(int, words["offsets"])), tuple(words["indexed"]))
+    return Layout(name, record(inputs), record(outputs), **numbers, arena=arena)
 
 
 def _read_type(text: str) -> TensorType:

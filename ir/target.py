@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from .graph import Node
+from .graph import Graph, Node
 from .types import DType
 
 
 def no_workspace(node: Node) -> int:
     """A backend whose operations need no memory of their own."""
     return 0
+
+
+def never(graph: Graph) -> bool:
+    """A backend that takes every program as it is."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -24,12 +29,13 @@ class Target:
     by row. `in_place` lists, for an operation, the operands over which the result may be written when they are read
     for the last time. `contracts` says that it can round a product and the sum that takes it once together.
     `workspace` is the bytes that one run of an operation needs beside operands and results. `arena` says whether the
-    backend emits programs that run in an arena. `alignment` is that of a value of at least that many bytes in it; a
-    smaller one is aligned to its elements.
+    backend emits programs that run in an arena, `by_elements` which programs it takes apart into scalars instead.
+    `alignment` is that of a value of at least that many bytes in it; a smaller one is aligned to its elements.
     """
 
     name: str
     arena: bool = False
+    by_elements: Callable[[Graph], bool] = never
     alignment: int = 64
     accumulates_in: Mapping[DType, DType] = field(default_factory=dict)
     computed_in: Mapping[tuple[str, DType], DType] = field(default_factory=dict)

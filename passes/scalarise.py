@@ -37,7 +37,7 @@ def scalarise(graph: Graph) -> Graph:
                                            return s
 
     Fault E0701 where an operation moves data by indices that are data, or where there would be more than `MOST`
-    operations: such programs need loops over arrays.
+    operations: such programs run as loops over arrays.
     """
     if not any(v.shape for v in graph.values()):
         return graph
@@ -45,17 +45,26 @@ def scalarise(graph: Graph) -> Graph:
     return simplify(_Scalarised(graph).finish())
 
 
-def check(graph: Graph) -> None:
-    """Fault E0701 where the graph cannot be scalarised."""
+def fits(graph: Graph, most: int) -> bool:
+    """Can the graph be scalarised, to at most so many operations?"""
+    try:
+        check(graph, most)
+    except Fault:
+        return False
+    return True
+
+
+def check(graph: Graph, most: int = MOST) -> None:
+    """Fault E0701 where the graph cannot be scalarised, or is more than so many operations then."""
     total = sum(v.type.size for v in graph.inputs)
     for node in graph.nodes:
         if node.op.name in ("gather", "scatter_add"):
-            raise Fault("E0701", f"{node.op.name} goes by indices that are data, and is not lowered to loops yet",
+            raise Fault("E0701", f"{node.op.name} goes by indices that are data, and has no scalar form",
                         "use the backend numpy or torch")
         if node.op.name not in ("broadcast_to", "permute_dims"):  # which NumPy does without a copy
             total += max(node.results[0].type.size, node.flops // 2)
-        if total > MOST:
-            raise Fault("E0701", f"with arrays of this size {graph.name} has more than {MOST} operations on scalars",
+        if total > most:
+            raise Fault("E0701", f"with arrays of this size {graph.name} has more than {most} operations on scalars",
                         "use the backend numpy or torch for tensors")
 
 

@@ -302,10 +302,11 @@ class Function:
         """E0406 at the user's line: the emitted line that failed defines a value of the program's."""
         lines = [frame.line or "" for frame in traceback.extract_tb(error.__traceback__)]
         defined = {line.partition(" = ")[0] for line in lines} | {line.rpartition("# for ")[2] for line in lines}
+        defined |= set(error.args[1:])  # native code says which
         value = next((v for v in self.graph.values() if v.name in defined), None)
         span, line = (value.span, memory.source_line(self.graph, value)) if value is not None else (None, "")
         hint = "an axis of length n is indexed by 0 to n - 1, or by -n to -1 from its end"
-        return SlpError(Diagnostic("E0406", str(error), hint, self.graph.file, span, line))
+        return SlpError(Diagnostic("E0406", str(error.args[0]), hint, self.graph.file, span, line))
 
     def __repr__(self) -> str:
         return f"<slpc.Function {self.graph.name}({', '.join(map(repr, self.graph.inputs))}), {self.backend}>"
@@ -335,7 +336,8 @@ def build(graph: Graph, *, values: int, wrt: Sequence[str] = (), seeds: Sequence
     from .passes.legalize import legalize
 
     legal = legalize(graph, module.TARGET)
-    arena = not batch and module.TARGET.arena and any(v.shape for v in legal.values())
+    arena = (not batch and module.TARGET.arena and any(v.shape for v in legal.values())
+             and not module.TARGET.by_elements(legal))
     if arena:
         from .passes.arena import place
 

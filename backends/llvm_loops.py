@@ -1,0 +1,204 @@
+"""Loop nests as LLVM IR: operations on arrays whose elements lie at strides that are known beforehand.
+
+A nest runs over the axes of its result and, in a reduction, over those that it reduces. Axes that lie end to end in
+every array are one axis. Along one axis elements are taken as many at a time as a vector register holds, the rest of
+them one by one by the same formula, so that an element's value does not depend on where it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..ir.types import DType, Shape, i64
+from .llvm_lowering import from_memory, kind, memory_kind, to_memory
+from .llvm_writer import Lane, Writer
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where a nest reads or writes: element (i, j, ...) lies `i * strides[0] + ...` elements from `at`.
+
+    `at` is a pointer; where the elements are the numbers start, start + step, ... themselves (an `arange`), it is the
+    place among them, and `numbers` is (start, step).
+    """
+
+    at: str
+    dtype: DType
+    strides: tuple[int, ...]
+    numbers: tuple[int, int] | None = None
+
+
+Accesses = Mapping[object, Access]
+Body = Callable[[Accesses], None]
+
+
+class Loops(Writer):
+    """A writer with counted loops, vectors of several widths, and memory for what a loop accumulates."""
+
+    def __init__(self, contract: bool = False) -> None:
+        super().__init__(1, contract)
+        self.allocated: list[str] = []
+
+    @contextmanager
+    def at_lanes(self, lanes: int) -> Iterator[None]:
+        """Lines of that many lanes within."""
+        before, self.lanes = self.lanes, lanes
+        yield
+        self.lanes = before
+
+    def kept(self, kind: str, lanes: int) -> str:
+        """The address of memory for one value, at the function's head; LLVM makes a register of it."""
+        name = f"%{self.fresh('kept')}"
+        self.allocated.append(f"  {name} = alloca {kind if lanes == 1 else f'<{lanes} x {kind}>'}, align 8")
+        return name
+
+    def put(self, value: Lane, at: str) -> None:
+        """Store a value in such memory."""
+        self.lines.append(f"  store {self.type(value.kind)} {value.name}, ptr {at}, align 8")
+
+    def got(self, kind: str, at: str) -> Lane:
+        """What stands in such memory."""
+        return self.line(kind, f"load {self.type(kind)}, ptr {at}, align 8")
+
+    def count(self, start: int, stop: int, step: int, body: Callable[[str], None]) -> None:
+        """`body(i)` for i from start to stop, which is a whole number of steps away."""
+        if start >= stop:
+            return
+        if start + step == stop:
+            body(str(start))
+            return
+        before, head, after = self.block, self.fresh("loop"), self.fresh("after")
+        index, following, more = (f"%{self.fresh(stem)}" for stem in ("i", "next", "more"))
+        self.lines.append(f"  br label %{head}")
+        self.label(head)
+        mark = len(self.lines)
+        body(index)
+        self.lines += [f"  {following} = add nuw nsw i64 {index}, {step}",
+                       f"  {more} = icmp ult i64 {following}, {stop}",
+                       f"  br i1 {more}, label %{head}, label %{after}"]
+        self.lines.insert(mark, f"  {index} = phi i64 [ {start}, %{before} ], [ {following}, %{self.block} ]")
+        self.label(after)
+
+    def advanced(self, access: Access, index: str, axis: int = 0) -> Access:
+        """The access at that index of an axis, which it has no more."""
+        stride = access.strides[axis]
+        rest = access.strides[:axis] + access.strides[axis + 1:]
+        if not stride or index == "0":
+            return Access(access.at, access.dtype, rest, access.numbers)
+        if stride != 1:
+            if index.isdigit():
+                index = str(int(index) * stride)
+            else:
+                index = self.line("i64", f"mul i64 {index}, {stride}").name
+        if access.numbers is not None:
+            at = self.line("i64", f"add i64 {access.at}, {index}").name
+        else:
+            at = self.line("ptr", f"getelementptr {memory_kind(access.dtype)}, ptr {access.at}, i64 {index}").name
+        return Access(at, access.dtype, rest, access.numbers)
+
+    def nest(self, shape: Shape, accesses: Accesses, body: Body) -> None:
+        """`body` for each index into the shape, with the accesses advanced over these axes."""
+        if not shape:
+            body(accesses)
+            return
+        self.count(0, shape[0], 1, lambda i: self.nest(
+            shape[1:], {key: self.advanced(a, i) for key, a in accesses.items()}, body))
+
+    # Elements -----------------------------------------------------------------------------------------------------
+
+    def splat(self, value: Lane) -> Lane:
+        """A value of one lane in all lanes of now."""
+        if self.lanes == 1 or not value.name.startswith("%"):
+            return value
+        t = self.type(value.kind)
+        first = self.line(value.kind, f"insertelement {t} poison, {value.kind} {value.name}, i64 0")
+        every = f"<{self.lanes} x i32> zeroinitializer"
+        return self.line(value.kind, f"shufflevector {t} {first.name}, {t} poison, {every}")
+
+    def load(self, access: Access) -> Lane:
+        """As many elements as there are lanes, along the one axis that is left (none: the same in all lanes)."""
+        stride = access.strides[0] if access.strides else 0
+        if access.numbers is not None:
+            return self._numbers(access, stride)
+        stored = memory_kind(access.dtype)
+        lanes, align = self.lanes, access.dtype.bytes
+        if lanes == 1 or stride == 1:
+            found = self.line(stored, f"load {self.type(stored)}, ptr {access.at}, align {align}")
+            return from_memory(self, found, access.dtype)
+        if stride == 0:
+            with self.at_lanes(1):
+                found = self.line(stored, f"load {stored}, ptr {access.at}, align {align}")
+                one = from_memory(self, found, access.dtype)
+            return self.splat(one)
+        whole = Lane(self, "poison", stored)
+        for lane in range(lanes):
+            at = self.line("ptr", f"getelementptr {stored}, ptr {access.at}, i64 {lane * stride}")
+            one = self.line(stored, f"load {stored}, ptr {at.name}, align {align}")
+            t = self.type(stored)
+            whole = self.line(stored, f"insertelement {t} {whole.name}, {stored} {one.name}, i64 {lane}")
+        return from_memory(self, whole, access.dtype)
+
+    def _numbers(self, access: Access, stride: int) -> Lane:
+        assert access.numbers is not None
+        start, step = access.numbers
+        place = self.splat(Lane(self, access.at, "i64"))
+        if not access.at.startswith("%"):
+            place = self.constant(int(access.at), "i64")
+        if stride and self.lanes > 1:
+            listed = ", ".join(f"i64 {lane * stride}" for lane in range(self.lanes))
+            place = place + Lane(self, f"<{listed}>", "i64")
+        number = place * step + start
+        to = kind(access.dtype)
+        if access.dtype.is_float:
+            return self.cast(number, "sitofp", to)
+        return number if access.dtype is i64 else self.cast(number, "trunc", to)
+
+    def store(self, value: Lane, access: Access) -> None:
+        """Elements to memory, along the one axis that is left."""
+        stride = access.strides[0] if access.strides else 1
+        stored = to_memory(self, value, access.dtype)
+        align = access.dtype.bytes
+        if self.lanes == 1 or stride == 1:
+            self.lines.append(f"  store {self.type(stored.kind)} {stored.name}, ptr {access.at}, align {align}")
+            return
+        for lane in range(self.lanes):
+            one = self.line(stored.kind, f"extractelement {self.type(stored.kind)} {stored.name}, i64 {lane}")
+            at = self.line("ptr", f"getelementptr {stored.kind}, ptr {access.at}, i64 {lane * stride}")
+            self.lines.append(f"  store {stored.kind} {one.name}, ptr {at.name}, align {align}")
+
+    def sweep(self, n: int, accesses: Accesses, widths: Sequence[int], body: Body) -> None:
+        """Along the one axis that the accesses have left: `body` at as many lanes as `widths` says, widest first."""
+        start = 0
+        for lanes in widths:
+            stop = start + (n - start) // lanes * lanes
+
+            def step(i: str, lanes: int = lanes) -> None:
+                here = {key: _still(self.advanced(a, i), a) for key, a in accesses.items()}
+                with self.at_lanes(lanes):
+                    body(here)
+
+            self.count(start, stop, lanes, step)
+            start = stop
+
+
+def _still(moved: Access, before: Access) -> Access:
+    """The access at another place of the axis, which it keeps."""
+    return Access(moved.at, moved.dtype, before.strides, moved.numbers)
+
+
+def collapsed(shape: Shape, accesses: Accesses) -> tuple[Shape, dict[object, Access]]:
+    """The same nest with as few axes as it can have."""
+    axes: list[tuple[int, list[int]]] = []
+    for axis, n in enumerate(shape):
+        strides = [a.strides[axis] for a in accesses.values()]
+        if n == 1:
+            continue
+        if axes and all(outer == n * inner for outer, inner in zip(axes[-1][1], strides, strict=True)):
+            axes[-1] = (axes[-1][0] * n, strides)
+        else:
+            axes.append((n, strides))
+    return tuple(n for n, _ in axes), {
+        key: Access(a.at, a.dtype, tuple(strides[i] for _, strides in axes), a.numbers)
+        for i, (key, a) in enumerate(accesses.items())}

@@ -1,0 +1,545 @@
+"""One rule for each operation on arrays: the loop nest that computes its result into memory.
+
+An elementwise operation whose result has no memory of its own is computed by the nest that reads it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ..ir.graph import Constant, Node, Value, buffer
+from ..ir.layout import Layout, layout, rowwise, sliced
+from ..ir.shapes import disjoint
+from ..ir.types import DType, Shape, bool_, f32, f64
+from .llvm_loops import Access, Accesses, Loops, collapsed
+from .llvm_lowering import kind, lower, rounded
+from .llvm_math import FUNCTIONS
+from .llvm_writer import Lane, float_text
+
+SMALL_PRODUCT = 1000
+"""Products of fewer multiplications are done by loops, in less time than a call of a BLAS takes."""
+UNROLLED = 4
+"""Vectors that a reduction takes at once, so that one addition does not wait for the one before."""
+
+
+class Scope(Protocol):
+    """Where a nest stands."""
+
+    lanes: int
+    """Elements of 8 bytes in a vector register."""
+
+    def pointer(self, w: Loops, root: Value, offset: int = 0) -> str:
+        """The address of an element of a value that owns memory, or of an input."""
+
+    def in_memory(self, value: Value) -> bool:
+        """Has the value, which is no view, memory?"""
+
+    def inherited(self, node: Node, position: int) -> bool:
+        """Does the operand's memory lie already where it belongs in the result's?"""
+
+    def fault(self, w: Loops, node: Node, index: Lane, length: int) -> None:
+        """Leave the program: an index is out of range."""
+
+
+Rule = Callable[[Loops, Node, Scope], None]
+_RULES: dict[str, Rule] = {}
+
+
+def lowered() -> set[str]:
+    """The operations on arrays that have a rule, besides the elementwise ones."""
+    return set(_RULES)
+
+
+def loops(w: Loops, node: Node, scope: Scope) -> None:
+    """The lines that compute the node's result."""
+    if node.result.type.size:
+        _RULES.get(node.op.name, _elementwise)(w, node, scope)
+
+
+def _rule(names: str) -> Callable[[Rule], Rule]:
+    def add(rule: Rule) -> Rule:
+        for each in names.split():
+            _RULES[each] = rule
+        return rule
+
+    return add
+
+
+# What a nest reads -----------------------------------------------------------------------------------------------
+
+class Expression:
+    """Operations computed element by element in one nest, the last of them the one that is asked for, and what they
+    read from memory."""
+
+    def __init__(self, wanted: Sequence[Value], scope: Scope) -> None:
+        self.scope = scope
+        self.leaves: list[Value] = []
+        self.nodes: list[Node] = []
+        stack: list[tuple[Value, bool]] = [(v, False) for v in reversed(wanted)]
+        seen: set[Value] = set()
+        while stack:
+            value, ready = stack.pop()
+            if ready:
+                assert value.node is not None
+                self.nodes.append(value.node)
+            elif value not in seen and not isinstance(value, Constant):
+                seen.add(value)
+                if self._is_leaf(value):
+                    self.leaves.append(value)
+                else:
+                    assert value.node is not None
+                    stack.append((value, True))
+                    stack += [(v, False) for v in reversed(value.node.operands)]
+
+    def _is_leaf(self, value: Value) -> bool:
+        node = value.node
+        return node is None or node.op.view or node.op.name == "arange" or self.scope.in_memory(value)
+
+    def accesses(self, w: Loops, shape: Shape) -> dict[object, Access]:
+        """What is read, over a domain of that shape."""
+        return {v: access(w, v, self.scope) for v in self.leaves if not isinstance(buffer(v), Constant)}
+
+    def lanes(self, accesses: Accesses, also: Sequence[DType] = ()) -> int:
+        """How many elements a vector has: those of the widest dtype fill a register."""
+        dtypes = [a.dtype for a in accesses.values()] + list(also)
+        return self.scope.lanes * 8 // max([4, *(d.bytes for d in dtypes)])
+
+    @property
+    def heavy(self) -> bool:
+        """Does it call functions of mathematics?"""
+        return any(n.op.name in FUNCTIONS for n in self.nodes)
+
+    def element(self, w: Loops, value: Value, accesses: Accesses, known: dict[Value, Lane] | None = None) -> Lane:
+        """The lanes of `value`, one of those that were wanted or an operation on them."""
+        found = {} if known is None else known
+
+        def lane(v: Value) -> Lane:
+            root = buffer(v)
+            if isinstance(root, Constant):
+                return w.constant(root.number, kind(root.dtype))
+            if v not in found:
+                found[v] = w.load(accesses[v])
+            return found[v]
+
+        for node in self.nodes:
+            if node.result not in found:
+                found[node.result] = lower(w, node, lane)
+        return lane(value)
+
+
+def access(w: Loops, value: Value, scope: Scope) -> Access:
+    """Where a value lies, over its own axes."""
+    lies, root = layout(value), buffer(value)
+    assert lies is not None
+    return _access(w, root, lies, scope)
+
+
+def _access(w: Loops, root: Value, lies: Layout, scope: Scope) -> Access:
+    node = root.node
+    if node is not None and node.op.name == "arange" and not scope.in_memory(root):
+        return Access(str(lies.offset), root.dtype, lies.strides, (node.attributes["start"], node.attributes["step"]))
+    return Access(scope.pointer(w, root, lies.offset), root.dtype, lies.strides)
+
+
+def _written(w: Loops, result: Value, scope: Scope) -> Access:
+    return Access(scope.pointer(w, result), result.dtype, rowwise(result.shape).strides)
+
+
+# Elementwise -----------------------------------------------------------------------------------------------------
+
+def _elementwise(w: Loops, node: Node, scope: Scope) -> None:
+    if node.op.name == "copy" and scope.inherited(node, 0):
+        return
+    expression = Expression(node.operands, scope)
+    expression.nodes.append(node)
+    _assign(w, expression, node.result, _written(w, node.result, scope), scope)
+
+
+def _assign(w: Loops, expression: Expression, value: Value, target: Access, scope: Scope, add: bool = False) -> None:
+    """Write (or add) each element of a value to the target, which has its shape."""
+    accesses: dict[object, Access] = expression.accesses(w, value.shape)
+    accesses["target"] = target
+    lanes = expression.lanes(accesses)
+    shape, accesses = collapsed(value.shape, accesses)
+
+    def body(here: Accesses) -> None:
+        found = expression.element(w, value, here)
+        if add:
+            found = _added(w.load(here["target"]), found)
+        w.store(found, here["target"])
+
+    def row(here: Accesses) -> None:
+        if not shape:
+            body(here)
+        else:
+            w.sweep(shape[-1], here, _widths(lanes, shape[-1]), body)
+
+    w.nest(shape[:-1], accesses, row)
+
+
+def _added(a: Lane, b: Lane) -> Lane:
+    return a | b if a.kind == "i1" else a + b
+
+
+def _widths(lanes: int, n: int, unrolled: int = 1) -> list[int]:
+    """Vectors of several registers where that pays, of one, and single elements."""
+    return [k for k in dict.fromkeys((lanes * unrolled, lanes)) if 1 < k <= n] + [1]
+
+
+def _zeroed(w: Loops, result: Value, scope: Scope) -> None:
+    w.declared["llvm.memset.p0.i64"] = "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)"
+    at = scope.pointer(w, result)
+    w.lines.append(f"  call void @llvm.memset.p0.i64(ptr {at}, i8 0, i64 {result.type.bytes}, i1 false)")
+
+
+# Reductions ------------------------------------------------------------------------------------------------------
+
+Combine = Callable[[Lane, Lane], Lane]
+
+
+class _Reduction:
+    """How elements are combined: sums of f32 in f64, rounded once."""
+
+    def __init__(self, w: Loops, name: str, dtype: DType) -> None:
+        self.w, self.name, self.dtype = w, name, dtype
+        self.kind = "double" if name == "sum" and dtype.is_float else kind(dtype)
+
+    def widened(self, x: Lane) -> Lane:
+        return rounded(self.w, x, f64) if self.kind == "double" and x.kind != "double" else x
+
+    def first(self) -> Lane:
+        """What changes nothing."""
+        if self.name == "sum":
+            return self.w.constant(0, self.kind)
+        low = self.name == "max"
+        if self.dtype.is_float:
+            return self.w.constant(-math.inf if low else math.inf, self.kind)
+        if self.dtype is bool_:
+            return self.w.constant(0 if low else 1, "i1")
+        bits = 8 * self.dtype.bytes - 1
+        return self.w.constant(-(1 << bits) if low else (1 << bits) - 1, self.kind)
+
+    def combine(self, a: Lane, b: Lane) -> Lane:
+        if self.name == "sum":
+            return a + b
+        if self.dtype is bool_:
+            return a | b if self.name == "max" else a & b
+        if self.dtype.is_float:
+            return self.w.intrinsic({"max": "maximum", "min": "minimum"}[self.name], a.kind, a, b)
+        return self.w.select(a > b if self.name == "max" else a < b, a, b)
+
+    def across(self, x: Lane, lanes: int) -> Lane:
+        """The lanes of a vector combined, halves with halves; the result has one lane."""
+        w = self.w
+        while lanes > 1:
+            half = lanes // 2
+            parts = []
+            for start in (0, half):
+                listed = ", ".join(f"i32 {start + i}" for i in range(half))
+                t = f"<{lanes} x {x.kind}>"
+                parts.append(w.line(x.kind, f"shufflevector {t} {x.name}, {t} poison, <{half} x i32> <{listed}>"))
+            lanes = half
+            if lanes == 1:
+                parts = [w.line(x.kind, f"extractelement <1 x {x.kind}> {p.name}, i64 0") for p in parts]
+            with w.at_lanes(lanes):
+                x = self.combine(*parts)
+        return x
+
+
+@_rule("sum max min")
+def _reduce(w: Loops, node: Node, scope: Scope) -> None:
+    x, axes = node.operands[0], node.attributes["axis"]
+    expression = Expression([x], scope)
+    order = [a for a in range(len(x.shape)) if a not in axes] + list(axes)
+    accesses = {key: Access(a.at, a.dtype, tuple(a.strides[i] for i in order), a.numbers)
+                for key, a in expression.accesses(w, x.shape).items()}
+    shape = tuple(x.shape[i] for i in order)
+    _reduced(w, node, _Reduction(w, node.op.name, x.dtype), shape, len(axes), accesses, expression.heavy,
+             lambda here: expression.element(w, x, here), expression.lanes(accesses), scope)
+
+
+def _reduced(w: Loops, node: Node, reduction: _Reduction, shape: Shape, count: int, accesses: Accesses, heavy: bool,
+             element: Callable[[Accesses], Lane], lanes: int, scope: Scope) -> None:
+    """A reduction over the last `count` axes of a domain."""
+    kept, over = shape[:len(shape) - count], shape[len(shape) - count:]
+    outer = {key: Access(a.at, a.dtype, a.strides[:len(kept)], a.numbers) for key, a in accesses.items()}
+    outer["target"] = _written(w, node.result, scope)
+    inner = {key: Access("", a.dtype, a.strides[len(kept):], a.numbers) for key, a in accesses.items()}
+    kept, outer = collapsed(kept, outer)
+    over, inner = collapsed(over, inner)
+
+    def joined(here: Accesses) -> dict[object, Access]:
+        """The accesses of this result's element, over the axes that are reduced."""
+        return {key: Access(here[key].at, a.dtype, a.strides, a.numbers) for key, a in inner.items()}
+
+    unrolled = 1 if heavy else UNROLLED
+    along = sum(a.strides[-1] == 1 for a in inner.values()) if over else 0
+    across = sum(a.strides[-1] == 1 for key, a in outer.items() if key != "target") if kept else 0
+    if kept and (not over or across > along or (across == along and kept[-1] > over[-1])):
+        w.nest(kept[:-1], outer, lambda row: w.sweep(
+            kept[-1], row, _widths(lanes, kept[-1], unrolled),
+            lambda here: _down(w, reduction, over, here, inner, element)))
+    else:
+        widths = _widths(lanes, over[-1], unrolled) if over else [1]
+        w.nest(kept, outer, lambda here: _along(w, reduction, over, widths, joined(here), element, here["target"]))
+
+
+def _along(w: Loops, reduction: _Reduction, over: Shape, widths: Sequence[int], accesses: Accesses,
+           element: Callable[[Accesses], Lane], target: Access) -> None:
+    """One element of the result: vectors go along the last axis that is reduced."""
+    used: list[int] = []
+    left = over[-1] if over else 1
+    for k in widths:
+        if left >= k or not (used or left):
+            used.append(k)
+            left %= k
+    slots = {k: w.kept(reduction.kind, k) for k in used}
+    for k, slot in slots.items():
+        with w.at_lanes(k):
+            w.put(reduction.first(), slot)
+
+    def body(here: Accesses) -> None:
+        slot = slots[w.lanes]
+        x = reduction.widened(element(here))
+        w.put(reduction.combine(w.got(reduction.kind, slot), x), slot)
+
+    if over:
+        w.nest(over[:-1], accesses, lambda row: w.sweep(over[-1], row, widths, body))
+    else:
+        body(accesses)
+    found: list[Lane] = []
+    for k, slot in slots.items():
+        with w.at_lanes(k):
+            whole = w.got(reduction.kind, slot)
+        found.append(reduction.across(whole, k))
+    total = found[0]
+    for x in found[1:]:
+        total = reduction.combine(total, x)
+    w.store(_narrowed(w, total, reduction.dtype), target)
+
+
+def _narrowed(w: Loops, x: Lane, dtype: DType) -> Lane:
+    return rounded(w, x, dtype) if dtype.is_float else x
+
+
+def _down(w: Loops, reduction: _Reduction, over: Shape, here: Accesses, inner: Accesses,
+          element: Callable[[Accesses], Lane]) -> None:
+    """As many elements of the result as there are lanes: vectors go along its last axis."""
+    lanes = w.lanes
+    slot = w.kept(reduction.kind, lanes)
+    w.put(reduction.first(), slot)
+    unit = {key: a.strides[0] for key, a in here.items()}
+
+    def body(at: Accesses) -> None:
+        with w.at_lanes(lanes):
+            x = reduction.widened(element({k: Access(a.at, a.dtype, (unit[k],), a.numbers) for k, a in at.items()}))
+            w.put(reduction.combine(w.got(reduction.kind, slot), x), slot)
+
+    with w.at_lanes(1):
+        w.nest(over, {key: Access(here[key].at, a.dtype, a.strides, a.numbers) for key, a in inner.items()}, body)
+    w.store(_narrowed(w, w.got(reduction.kind, slot), reduction.dtype), here["target"])
+
+
+@_rule("cumsum")
+def _cumsum(w: Loops, node: Node, scope: Scope) -> None:
+    x, axis = node.operands[0], node.attributes["axis"]
+    expression = Expression([x], scope)
+    order = [a for a in range(len(x.shape)) if a != axis] + [axis]
+    accesses: dict[object, Access] = expression.accesses(w, x.shape)
+    accesses["target"] = _written(w, node.result, scope)
+    accesses = {key: Access(a.at, a.dtype, tuple(a.strides[i] for i in order), a.numbers)
+                for key, a in accesses.items()}
+    reduction = _Reduction(w, "sum", x.dtype)
+    slot = w.kept(reduction.kind, 1)
+
+    def body(here: Accesses) -> None:
+        total = w.got(reduction.kind, slot) + reduction.widened(expression.element(w, x, here))
+        w.put(total, slot)
+        w.store(_narrowed(w, total, x.dtype), here["target"])
+
+    def row(here: Accesses) -> None:
+        w.put(reduction.first(), slot)
+        w.nest((x.shape[axis],), here, body)
+
+    w.nest(tuple(x.shape[a] for a in order[:-1]), accesses, row)
+
+
+# Products --------------------------------------------------------------------------------------------------------
+
+@_rule("matmul")
+def _matmul(w: Loops, node: Node, scope: Scope) -> None:
+    a, b = node.operands
+    m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
+    if a.dtype in (f32, f64) and m * k * n >= SMALL_PRODUCT:
+        _blas(w, node, scope)
+        return
+    batch = a.shape[:-2]
+    left, right = access(w, a, scope), access(w, b, scope)
+    accesses: dict[object, Access] = {
+        "a": Access(left.at, a.dtype, (*left.strides[:-1], 0, left.strides[-1]), left.numbers),
+        "b": Access(right.at, b.dtype, (*right.strides[:-2], 0, right.strides[-1], right.strides[-2]), right.numbers)}
+    reduction = _Reduction(w, "sum", a.dtype)
+
+    def element(here: Accesses) -> Lane:
+        return reduction.widened(w.load(here["a"])) * reduction.widened(w.load(here["b"]))
+
+    lanes = scope.lanes * 8 // a.dtype.bytes
+    _reduced(w, node, reduction, (*batch, m, n, k), 1, accesses, False, element, lanes, scope)
+
+
+def _blas(w: Loops, node: Node, scope: Scope) -> None:
+    """Row by row C = A B is, column by column, C' = B' A': the operands change places. Batches are a loop."""
+    a, b = node.operands
+    m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
+    of_f64 = a.dtype is f64
+    t = "double" if of_f64 else "float"
+    one, zero = (_fixed(w, f"{t}.{number}", t, float_text(float(number), t)) for number in (1, 0))
+    entry = w.line("ptr", f"getelementptr ptr, ptr %blas, i64 {1 if of_f64 else 0}")
+    gemm = w.line("ptr", f"load ptr, ptr {entry.name}, align 8, !invariant.load !1")
+    flags, steps = [], []
+    for value in (b, a):
+        lies = layout(value)
+        assert lies is not None and lies.matrix
+        flag, step = _as_blas(lies)
+        flags.append(_fixed(w, f"char.{flag}", "i8", str(ord(flag))))
+        steps.append(_integer(w, step))
+    accesses: dict[object, Access] = {
+        "a": access(w, a, scope), "b": access(w, b, scope), "c": _written(w, node.result, scope)}
+    batch = a.shape[:-2]
+    accesses = {key: Access(x.at, x.dtype, x.strides[:-2], x.numbers) for key, x in accesses.items()}
+    shape, over = collapsed(batch, accesses)
+
+    def call(here: Accesses) -> None:
+        given = [*flags, _integer(w, n), _integer(w, m), _integer(w, k), one, here["b"].at, steps[0], here["a"].at,
+                 steps[1], zero, here["c"].at, _integer(w, n)]
+        w.lines.append(f"  call void {gemm.name}({', '.join(f'ptr {x}' for x in given)})")
+
+    w.nest(shape, over, call)
+
+
+def _as_blas(lies: Layout) -> tuple[str, int]:
+    """A matrix that lies row by row is, to a BLAS, its own transpose."""
+    (p, q), (down, along) = lies.shape[-2:], lies.strides[-2:]
+    if (along == 1 or q == 1) and (down >= q or p == 1):
+        return "N", max(1, q, down if p != 1 else q)
+    return "T", max(1, p, along if q != 1 else p)
+
+
+def _integer(w: Loops, number: int) -> str:
+    return _fixed(w, f"i32.{number}", "i32", str(number))
+
+
+def _fixed(w: Loops, name: str, type: str, text: str) -> str:
+    """The address of a constant, as Fortran wants its arguments."""
+    w.declared[f"slpc.{name}"] = f"@slpc.{name} = internal unnamed_addr constant {type} {text}"
+    return f"@slpc.{name}"
+
+
+# Data movement ---------------------------------------------------------------------------------------------------
+
+@_rule("arange")
+def _arange(w: Loops, node: Node, scope: Scope) -> None:
+    """What is not read by loops alone."""
+    target = _written(w, node.result, scope)
+    a = node.attributes
+    numbers = Access("0", node.result.dtype, (1,), (a["start"], a["step"]))
+    w.sweep(node.result.type.size, {"target": target, "numbers": numbers}, [1],
+            lambda here: w.store(w.load(here["numbers"]), here["target"]))
+
+
+@_rule("place")
+def _place(w: Loops, node: Node, scope: Scope) -> None:
+    result, at = node.result, node.attributes["at"]
+    apart = disjoint(at)
+    if not apart or sum(v.type.size for v in node.operands) != result.type.size:
+        _zeroed(w, result, scope)
+    whole = rowwise(result.shape)
+    for position, (piece, index) in enumerate(zip(node.operands, at, strict=True)):
+        if not piece.type.size or scope.inherited(node, position):
+            continue
+        lies = sliced(whole, piece.shape, index)
+        target = Access(scope.pointer(w, result, lies.offset), result.dtype, lies.strides)
+        _assign(w, Expression([piece], scope), piece, target, scope, add=not apart)
+
+
+def _row_at(w: Loops, node: Node, indices: Sequence[Value], lies: Layout, start: str, dtype: DType,
+            here: Accesses, expression: Expression, scope: Scope) -> str:
+    """The address of the row that the indices say: each is checked, negative ones count from the end."""
+    at = start
+    known: dict[Value, Lane] = {}
+    for axis, value in enumerate(indices):
+        index = expression.element(w, value, here, known)
+        if index.kind != "i64":
+            index = w.cast(index, "sext", "i64")
+        length = lies.shape[axis]
+        if not _within(value, length):
+            scope.fault(w, node, index, length)
+            index = w.select(index < 0, index + length, index)
+        step = index * lies.strides[axis]
+        at = w.line("ptr", f"getelementptr {_stored(dtype)}, ptr {at}, i64 {step.name}").name
+    return at
+
+
+def _stored(dtype: DType) -> str:
+    return f"i{8 * dtype.bytes}"
+
+
+def _within(value: Value, length: int) -> bool:
+    """Is it an arange that stays below the length, in whatever shape?"""
+    made = buffer(value).node
+    if made is None or made.op.name != "arange":
+        return False
+    a = made.attributes
+    taken = range(a["start"], a["stop"], a["step"])
+    return not taken or (min(taken[0], taken[-1]) >= 0 and max(taken[0], taken[-1]) < length)
+
+
+@_rule("gather")
+def _gather(w: Loops, node: Node, scope: Scope) -> None:
+    x, *indices = node.operands
+    _moved(w, node, indices, x, node.result, scope, add=False)
+
+
+@_rule("scatter_add")
+def _scatter(w: Loops, node: Node, scope: Scope) -> None:
+    updates, *indices = node.operands
+    _zeroed(w, node.result, scope)
+    if updates.type.size:
+        _moved(w, node, indices, node.result, updates, scope, add=True)
+
+
+def _moved(w: Loops, node: Node, indices: Sequence[Value], table: Value, rows: Value, scope: Scope, add: bool) -> None:
+    """Rows of the table at the indices: to the rows, or with `add` the rows added to them."""
+    expression = Expression(indices, scope)
+    over = indices[0].shape
+    lies = layout(table)
+    assert lies is not None
+    start = scope.pointer(w, buffer(table), lies.offset)
+    rest = lies.strides[len(indices):]
+    accesses: dict[object, Access] = expression.accesses(w, over)
+    lies_rows = access(w, rows, scope)
+    accesses["rows"] = Access(lies_rows.at, rows.dtype, lies_rows.strides[:len(over)], lies_rows.numbers)
+
+    def row(here: Accesses) -> None:
+        at = _row_at(w, node, indices, lies, start, table.dtype, here, expression, scope)
+        shape, both = collapsed(rows.shape[len(over):], {
+            "table": Access(at, table.dtype, rest),
+            "rows": Access(here["rows"].at, rows.dtype, lies_rows.strides[len(over):], lies_rows.numbers)})
+
+        def body(one: Accesses) -> None:
+            if add:
+                w.store(_added(w.load(one["table"]), w.load(one["rows"])), one["table"])
+            else:
+                w.store(w.load(one["table"]), one["rows"])
+
+        def along(one: Accesses) -> None:
+            if shape:
+                w.sweep(shape[-1], one, _widths(scope.lanes * 8 // table.dtype.bytes, shape[-1]), body)
+            else:
+                body(one)
+
+        w.nest(shape[:-1], both, along)
+
+    w.nest(over, accesses, row)

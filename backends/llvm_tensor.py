@@ -1,0 +1,177 @@
+"""A program of arrays as native code on one block of memory: a loop nest for each operation, products by a BLAS.
+
+`slpc.tensor(in, out, work, blas, fault)` is given tables of the addresses of the inputs and of the outputs, the arena,
+the routines of the BLAS (blas.py), and three words for an index that is out of range, of which it says the number in
+the head's list, the index, and the axis's length, and returns 1.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy
+
+from ..ir.graph import Graph, Node, Value, buffer
+from ..passes.arena import Placement
+from . import blas, llvm_engine
+from .llvm_loops import Loops
+from .llvm_math import FUNCTIONS
+from .llvm_module import module
+from .llvm_nests import loops
+from .llvm_program import address
+from .llvm_writer import Lane
+from .records import Arena, head, layout_of, read_head
+
+NESTS = 40
+"""Operations in one function: compilers take more than linear time on a long one."""
+WEIGHT_INLINE = 20_000
+"""Programs up to this weight have the functions of mathematics in place of their calls."""
+PARAMETERS = "ptr noalias readonly %in, ptr noalias readonly %out, ptr %work, ptr noalias readonly %blas, ptr %fault"
+ARGUMENTS = "ptr %in, ptr %out, ptr %work, ptr %blas, ptr %fault"
+ALIGNMENT = 64
+
+
+def emit(graph: Graph, placement: Placement, *, source: str = "", contract: bool = False) -> str:
+    """The module's text for a graph that is legal for the target. Values without an offset in the placement are
+    computed by the loops that read them."""
+    program = _Program(graph, placement, contract)
+    nodes = [n for n in graph.nodes if not n.op.view and n.result in placement.offsets]
+    parts = [nodes[i:i + NESTS] for i in range(0, len(nodes), NESTS)]
+    writers = [program.part(number, part) for number, part in enumerate(parts)]
+    offsets = [placement.offsets[buffer(v)] for v in graph.outputs]
+    ends = [at + v.type.bytes for at, v in zip(offsets, graph.outputs, strict=True)]
+    arena = Arena(placement.size, max(ends, default=0), tuple(offsets), tuple(program.indexed))
+    layout = replace(layout_of(graph), arena=arena)
+    weight = sum(100 if n.op.name in FUNCTIONS else 1 for n in graph.nodes)
+    return module(head(layout, source or graph.file), [*writers, _main(len(parts))], [], weight <= WEIGHT_INLINE)
+
+
+def _main(parts: int) -> Loops:
+    w = Loops()
+    for number in range(parts):
+        w.lines += [f"  %r{number} = call i32 @slpc.part.{number}({ARGUMENTS})",
+                    f"  %bad{number} = icmp ne i32 %r{number}, 0",
+                    f"  br i1 %bad{number}, label %no, label %part{number + 1}", f"part{number + 1}:"]
+    w.lines = [f"define i32 @slpc.tensor({PARAMETERS}) noinline #0 {{", "entry:", *w.lines, "  ret i32 0",
+               *(["no:", "  ret i32 1"] if parts else []), "}"]
+    return w
+
+
+class _Program:
+    """Where everything lies: what `llvm_nests` asks for."""
+
+    def __init__(self, graph: Graph, placement: Placement, contract: bool) -> None:
+        self.placement, self.contract = placement, contract
+        self.lanes = llvm_engine.lanes()
+        self.inputs = {v: i for i, v in enumerate(graph.inputs)}
+        self.outputs = {buffer(v): (i, buffer(v)) for i, v in enumerate(graph.outputs)}
+        for node in reversed(graph.nodes):  # what an output takes over lies in it already
+            for v in node.results:
+                heir = placement.heirs.get(v)
+                if heir in self.outputs:
+                    self.outputs[v] = self.outputs[heir]
+        self.indexed: dict[str, int] = {}
+
+    def part(self, number: int, nodes: Sequence[Node]) -> Loops:
+        """One function, of these operations."""
+        w = Loops(self.contract)
+        for node in nodes:
+            w.lines.append(f"  ; {node.result.name}".encode("ascii", "replace").decode())
+            loops(w, node, self)
+        w.lines = [f"define internal i32 @slpc.part.{number}({PARAMETERS}) noinline #0 {{", "entry:", *w.allocated,
+                   *w.lines, "  ret i32 0", "}"]
+        return w
+
+    def pointer(self, w: Loops, root: Value, offset: int = 0) -> str:
+        """The address of an element of a value that owns memory, or of an input."""
+        offset *= root.dtype.bytes
+        if root in self.inputs:
+            return self._entry(w, "%in", self.inputs[root], offset)
+        if root in self.outputs:
+            number, whole = self.outputs[root]
+            at = self.placement.offsets
+            return self._entry(w, "%out", number, offset + at[root] - at[whole])
+        return address(w, "%work", self.placement.offsets[root] + offset).name
+
+    def _entry(self, w: Loops, table: str, number: int, offset: int) -> str:
+        at = address(w, table, 8 * number)
+        base = w.line("ptr", f"load ptr, ptr {at.name}, align 8, !invariant.load !1")
+        return address(w, base.name, offset).name
+
+    def in_memory(self, value: Value) -> bool:
+        """Has the value, which is no view, memory?"""
+        return value in self.placement.offsets
+
+    def inherited(self, node: Node, position: int) -> bool:
+        """Does the operand's memory lie already where it belongs in the result's?"""
+        return self.placement.heirs.get(buffer(node.operands[position])) is node.result
+
+    def fault(self, w: Loops, node: Node, index: Lane, length: int) -> None:
+        """Return 1 where the index is not from -length to length - 1."""
+        number = self.indexed.setdefault(node.result.name, len(self.indexed))
+        above = index + length
+        bad = w.line("i1", f"icmp uge i64 {above.name}, {2 * length}")
+        leave, stay = w.fresh("leave"), w.fresh("stay")
+        w.lines.append(f"  br i1 {bad.name}, label %{leave}, label %{stay}, !prof !0")
+        w.label(leave)
+        for place, word in enumerate((str(number), index.name, str(length))):
+            w.lines.append(f"  store i64 {word}, ptr {address(w, '%fault', 8 * place).name}, align 8")
+        w.lines.append("  ret i32 1")
+        w.label(stay)
+
+
+class Tensors:
+    """Machine code of one program of arrays, called with inputs by position; returns a tuple of the outputs.
+
+    With `out`, a sequence of arrays for the outputs, the arena is kept for the thread's next call, and nothing is
+    allocated. IndexError for an index that is out of range, whose second argument is the value's name.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.layout = read_head(text)
+        assert self.layout.arena is not None
+        self.arena = self.layout.arena
+        self._library = llvm_engine.load(text, ["slpc.tensor"])
+        self._run = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 5)(self._library.addresses["slpc.tensor"])
+        self._blas = blas.table().ctypes.data if "%blas, i64" in text else 0
+        self._kept = threading.local()
+
+    def __call__(self, *args: Any, out: Sequence[Any] | None = None) -> tuple[Any, ...]:
+        """Arrays (or numbers) of the inputs' dtypes and shapes; outputs are arrays of the caller's own."""
+        given = [numpy.asarray(a, f.type.dtype.numpy, order="C") for a, f in
+                 zip(args, self.layout.inputs.fields, strict=True)]
+        if out is not None:
+            block = getattr(self._kept, "block", None)
+            if block is None:
+                block = self._kept.block = self._block()
+            self._at(given, [a.ctypes.data for a in out], block.ctypes.data + _start(block))
+            return tuple(out)
+        block = self._block()
+        start = _start(block)
+        base = block.ctypes.data + start
+        self._at(given, [base + offset for offset in self.arena.offsets], base)
+        block.resize(start + self.arena.outputs, refcheck=False)
+        views = [numpy.ndarray(f.type.shape, f.type.dtype.numpy, block, start + offset)
+                 for f, offset in zip(self.layout.outputs.fields, self.arena.offsets, strict=True)]
+        return tuple(v if v.shape else v[()] for v in views)
+
+    def _block(self) -> Any:
+        return numpy.empty(self.arena.size + ALIGNMENT, numpy.uint8)
+
+    def _at(self, given: Sequence[Any], outputs: Sequence[int], work: int) -> None:
+        table = numpy.array([*(a.ctypes.data for a in given), *outputs], numpy.uint64)
+        fault = numpy.zeros(3, numpy.int64)
+        at = table.ctypes.data
+        if self._run(at, at + 8 * len(given), work, self._blas, fault.ctypes.data):
+            number, index, length = fault.tolist()
+            raise IndexError(f"index {index} is out of range for an axis of length {length}",
+                             self.arena.indexed[number])
+
+
+def _start(block: Any) -> int:
+    """Bytes to the first multiple of the alignment."""
+    return -int(block.ctypes.data) % ALIGNMENT
