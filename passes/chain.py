@@ -1,10 +1,10 @@
 """Checkpointing of a chain: which segments to run again and what to keep of each, by dynamic programming.
 
-T(s, t, m) is the least forward flops that take segments s to t - 1 there and back in m bytes, with the entry of s held
-outside and the cotangent of the exit of t - 1 inside. Either segment s keeps something of its own (an option), and the
-rest follows before its backward part; or the chain is swept to some k, what lies behind k is done, and the front is
-done again (Griewank and Walther 2000; with several options a stage, Beaumont, Eyraud-Dubois and Shilova 2021, whose
-weights are extended here by the gradients, which stay once they are made). Equal stretches are solved once.
+T(s, t, m) is the least forward flops that take segments s to t - 1 there and back in m bytes, with the entries of s
+held outside and the cotangents of the exits of t - 1 inside. Either segment s keeps something of its own (an option),
+and the rest follows before its backward part; or the chain is swept to some k, what lies behind k is done, and the
+front is done again (Griewank and Walther 2000; with several options a stage, Beaumont, Eyraud-Dubois and Shilova 2021,
+whose weights are extended here by the gradients, which stay once they are made). Equal stretches are solved once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WORK = 60_000
 class Option:
     """What a segment keeps, as places in its list of buffers; bytes and flops of its two parts.
 
-    `forward_peak` and `backward_peak` count what is kept and the exit where it is held, but not the entry.
+    `forward_peak` and `backward_peak` count what is kept and the exits where they are held, but not the entries.
     """
 
     kept: frozenset[int]
@@ -50,7 +50,7 @@ class Stage:
         self.tasks: Tasks = chain.tasks
         self.segment: Segment = chain.segments[at]
         self.buffers = [b for t in self.segment.forward for b in self.tasks.writes[t]]
-        self.own = [b for b in self.buffers if b not in chain.shared and b != self.segment.exit]
+        self.own = [b for b in self.buffers if b not in chain.shared and b not in self.segment.exits]
         self.inside = frozenset(self.own)
         self.place = {b: i for i, b in enumerate(self.buffers)}
 
@@ -61,12 +61,18 @@ class Stage:
 
     @cached_property
     def exit_bytes(self) -> int:
-        return self.chain.bytes[self.segment.exit] if self.segment.exit >= 0 else 0
+        """Of all exits."""
+        return sum(self.chain.bytes[b] for b in self.segment.exits)
 
     @cached_property
-    def reads_exit(self) -> bool:
-        """Does the backward part need the exit?"""
-        return any(self.segment.exit in self.tasks.reads[t] for t in self.segment.backward)
+    def read_exits(self) -> tuple[int, ...]:
+        """Those exits that the backward part needs."""
+        read = {b for t in self.segment.backward for b in self.tasks.reads[t]}
+        return tuple(b for b in self.segment.exits if b in read)
+
+    def held(self, followed: bool) -> int:
+        """Bytes of exits that stay till the backward part: all of them where the rest of the chain follows."""
+        return self.exit_bytes if followed else sum(self.chain.bytes[b] for b in self.read_exits)
 
     @cached_property
     def gradients(self) -> int:
@@ -76,8 +82,8 @@ class Stage:
 
     @cached_property
     def alone(self) -> int:
-        """Peak of the forward part when nothing is kept but the exit."""
-        return _peak(self.chain, self.again, (), {self.segment.exit})
+        """Peak of the forward part when nothing is kept but the exits."""
+        return _peak(self.chain, self.again, (), self.segment.exits)
 
     @cached_property
     def again(self) -> list[int]:
@@ -96,11 +102,9 @@ class Stage:
         size = sum(self.chain.bytes[b] for b in held)
         order = self.backward(held)
         flops = sum(tasks.flops[t] for t in order) - sum(tasks.flops[t] for t in self.segment.backward)
-        forward = _peak(self.chain, self.again, (), {*held, self.segment.exit})
+        forward = _peak(self.chain, self.again, (), {*held, *self.segment.exits})
         incoming, passing = self.cotangents
-        start = [*held, *incoming]
-        if self.reads_exit:
-            start.append(self.segment.exit)
+        start = [*held, *incoming, *self.read_exits]
         stay = self.chain.sticky | passing | self.outgoing
         return Option(frozenset(self.place[b] for b in held), size, flops, forward,
                       _peak(self.chain, order, start, stay))
@@ -257,7 +261,7 @@ class Programme:
         """Each way to do s to t - 1: an option of s, or the k of a split; and its flops by units of memory."""
         rest = self.row(s + 1, t)
         stage, incoming = self.stages[s], self.crossing[t]
-        held = stage.exit_bytes if s + 1 < t or stage.reads_exit else 0
+        held = stage.held(s + 1 < t)
         later = self._gradients(s + 1, t)
         for option in self.options[s]:
             needed = max(incoming + option.forward_peak, later + option.backward_peak)
@@ -319,7 +323,7 @@ class Programme:
         choice, _ = min(self._choices(s, t), key=lambda c: float(c[1][m]))
         stage = self.stages[s]
         if isinstance(choice, Option):
-            held = stage.exit_bytes if s + 1 < t or stage.reads_exit else 0
+            held = stage.held(s + 1 < t)
             left = m - self._units(choice.bytes + held)
             return [("sweep", s, s + 1, (), 0), ("solve", s + 1, t, (), left), ("back", s, s + 1, choice.kept, 0)]
         return [("sweep", s, choice, (), 0),

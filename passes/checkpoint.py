@@ -40,6 +40,9 @@ LARGE = 20_000
 COARSE = (0.0, 0.5, math.inf)
 """A program of more tasks than LARGE has a coarse ladder, and is no chain if a segment of it is as large."""
 
+FAR = 3
+"""Keeping everything is a start of the search where its peak is less than so many times the best one."""
+
 EFFORTS = {"quick": 1, "default": 2, "proof": 6}
 """Rounds of local search from each start, and how many of the chain's orders are starts."""
 SOLVED = {"quick": 0, "default": 32, "proof": 80}
@@ -271,8 +274,7 @@ class Planner:
             marks.append(Mark(name, found.peak, found.flops - self.base, self._fraction(found.flops)))
         self.marks = tuple(marks)
         most = int(self.policies[0].peak * 1.25)
-        self.large = len(seen.nodes) > LARGE
-        self.ladder = COARSE if self.large else LADDER
+        self.ladder = COARSE if len(seen.nodes) > LARGE else LADDER
         self.programmes = [Programme(chain, most) for chain in chains(seen)
                            if most and max(len(s.forward) + len(s.backward) for s in chain.segments) <= LARGE]
 
@@ -331,7 +333,7 @@ class Planner:
         most = self._most(budget)
         best = self.archive.within(most)
         starts = {best.order: best.by}
-        if not self.large:
+        if self.policies[0].peak < FAR * best.peak:
             starts.setdefault(self.policies[0].order, "keep-all")
         offered = []
         for programme in self.programmes:

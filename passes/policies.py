@@ -57,7 +57,7 @@ def entries(tasks: Tasks) -> list[int]:
     found: list[Chain] = chains(tasks)
     if found:
         block = min(found, key=lambda chain: len(chain.segments))
-        return [s.entry for s in block.segments if s.entry >= 0]
+        return [b for s in block.segments for b in s.entries]
     forward = [b for b, t in enumerate(tasks.writer) if tasks.forward[t]]
     most = max((tasks.bytes[b] for b in forward), default=0)
     return [b for b in forward if tasks.bytes[b] == most]

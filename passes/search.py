@@ -24,9 +24,9 @@ LONGEST = 48
 """A recomputation runs at most so many tasks."""
 ALONE = 4
 """Where the best evictions together do not help, so many are tried one by one."""
-STEP = 0.97
+STEP = 0.95
 """Each round aims at this fraction of the present peak."""
-WORK = 1_000_000
+WORK = 600_000
 """A search visits so many steps for each round of polishing."""
 
 

@@ -1,19 +1,28 @@
-"""A deep program as a chain: the forward pass cut where a single tensor crosses, each piece with its part of the
-backward pass, and equal pieces found by their structure.
+"""A deep program as a chain: the forward pass cut where little crosses, each piece with its part of the backward pass,
+and equal pieces found by their structure.
+
+Where a single tensor crosses again and again, those are the cuts (a network of layers). Where none does, but the
+operations repeat with a period (a recurrent network, a scan), the cuts lie a period apart, where least crosses.
 """
 
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+import numpy
+
 from ..ir.graph import Constant, Value, buffer
 from .activity import dependent
 from .tasks import Tasks
 
+LONGEST = 20_000
+REPEATS = 0.75
+"""Operations repeat with a period if so many of them are what they are one period before; in no longer programs."""
 MOST = 256
 """More segments than so many are joined: the programme over them is quadratic and worse."""
 
@@ -22,14 +31,14 @@ MOST = 256
 class Segment:
     """Tasks of the forward pass between two cuts, and those of the backward pass that come from them.
 
-    `entry` and `exit` are the buffers that cross the cuts (-1 at the ends of the program). Equal `kind`: equal
-    structure.
+    `entries` and `exits` are the buffers that cross the cuts on its two sides and are read right behind them. Equal
+    `kind`: equal structure.
     """
 
     forward: tuple[int, ...]
     backward: tuple[int, ...]
-    entry: int
-    exit: int
+    entries: tuple[int, ...]
+    exits: tuple[int, ...]
     kind: int
 
 
@@ -37,7 +46,7 @@ class Segment:
 class Chain:
     """The segments of a program in forward order, for one choice of cuts.
 
-    `shared` are forward buffers that several segments read though no derivative passes through them: masks, positions.
+    `shared` are forward buffers that other segments read too, which stay: masks, positions, what passes by.
     """
 
     tasks: Tasks
@@ -68,20 +77,22 @@ class Chain:
 
 @lru_cache(maxsize=2)
 def chains(tasks: Tasks) -> list[Chain]:
-    """The program as a chain, once for each way to cut its repeated block; none where no tensor crosses alone."""
-    cutter = _Cutter(tasks)
-    cuts = cutter.cuts
-    if not cuts or all(tasks.forward):
+    """The program as a chain, once for each way to cut its repeated block; none where nothing repeats."""
+    if all(tasks.forward):
         return []
-    finest = cutter.chain(cuts)
-    period = _period([s.kind for s in finest.segments])
-    if period == 1:
-        choices = [cuts]
-    else:
-        choices = [cuts[phase::period] for phase in range(period)]
-        if len(cuts) <= MOST:
-            choices.insert(0, cuts)
-    return [cutter.chain(_thinned(chosen)) if chosen is not cuts or len(cuts) > MOST else finest for chosen in choices]
+    cutter = _Cutter(tasks)
+    made = []
+    single = cutter.single_crossings()
+    if single:
+        finest = cutter.chain(single)
+        period = _period([s.kind for s in finest.segments])
+        if period == 1 or len(single) <= MOST:
+            made.append(finest if len(single) <= MOST else cutter.chain(_thinned(single)))
+        if period > 1:
+            made += [cutter.chain(_thinned(single[phase::period])) for phase in range(period)]
+    if not made or max(len(s.forward) for s in made[0].segments) > len(cutter.forward) // 2:
+        made = [cutter.chain(_thinned(cuts)) for cuts in cutter.periodic()] or made
+    return made
 
 
 def _thinned(cuts: Sequence[int]) -> Sequence[int]:
@@ -105,10 +116,15 @@ class _Cutter:
     def __init__(self, tasks: Tasks) -> None:
         self.tasks = tasks
         self.forward = [t for t in tasks.order if tasks.forward[t]]
-        self.place = {t: i for i, t in enumerate(self.forward)}
         self.active = self._active()
-        self.cuts, self.crossing = self._single_crossings()
         self.kinds: dict[Any, int] = {}
+        self.first: dict[int, int] = {}
+        self.last: dict[int, int] = {}
+        for i, t in enumerate(self.forward):
+            for b in tasks.reads[t]:
+                self.last[b] = i
+            for b in tasks.writes[t]:
+                self.first[b] = self.last[b] = i
 
     def _active(self) -> set[int]:
         """Buffers that a derivative passes through."""
@@ -119,63 +135,91 @@ class _Cutter:
         through = {buffer(v) for v in dependent(graph, roots)}
         return {b for b, v in enumerate(self.tasks.values) if v in through}
 
-    def _single_crossings(self) -> tuple[list[int], dict[int, int]]:
-        """Places in the forward order behind which exactly one active buffer is read later, and that buffer."""
-        tasks = self.tasks
-        last: dict[int, int] = {}
-        for i, t in enumerate(self.forward):
-            for b in tasks.reads[t]:
-                last[b] = i
+    def single_crossings(self) -> list[int]:
+        """Places in the forward order behind which exactly one active buffer is read later, one place a buffer."""
         ending: dict[int, list[int]] = {}
         open_: dict[int, None] = {}
         cuts: list[int] = []
-        crossing: dict[int, int] = {}
+        before = -1
         for i, t in enumerate(self.forward):
-            for b in tasks.writes[t]:
-                if b in self.active and last.get(b, i) > i:
+            for b in self.tasks.writes[t]:
+                if b in self.active and self.last[b] > i:
                     open_[b] = None
-                    ending.setdefault(last[b], []).append(b)
+                    ending.setdefault(self.last[b], []).append(b)
             for b in ending.pop(i, ()):
                 del open_[b]
             if len(open_) == 1:
                 (only,) = open_
-                if i + 1 < len(self.forward) and crossing.get(cuts[-1] if cuts else -1) != only:
+                if only != before and i + 1 < len(self.forward):
                     cuts.append(i)
-                    crossing[i] = only
-        return cuts, crossing
+                    before = only
+        return cuts
+
+    def periodic(self) -> list[list[int]]:
+        """Cuts a period apart, for the places in it where least crosses; none if the operations have no period."""
+        tasks, count = self.tasks, len(self.forward)
+        names: dict[Any, int] = {}
+        what = numpy.array([names.setdefault((n.op.name, n.result.type, tuple(v.type for v in n.operands)), len(names))
+                            for n in (tasks.nodes[t] for t in self.forward)])
+        if count < 6 or count > LONGEST:
+            return []
+        equal = [float((what[p:] == what[:-p]).mean()) for p in range(1, count // 3 + 1)]
+        if max(equal) < REPEATS:
+            return []
+        period = 1 + next(i for i, share in enumerate(equal) if share >= max(equal) - 0.02)
+        crossing = numpy.zeros(count + 1)
+        for b in self.active & self.first.keys():
+            crossing[self.first[b]] += tasks.bytes[b]
+            crossing[self.last[b]] -= tasks.bytes[b]
+        weight = crossing.cumsum()
+        places = sorted(range(period), key=lambda place: (float(weight[place:count - 1:period].mean()), place))
+        return [list(range(place, count - 1, period)) for place in places[:2]]
 
     def chain(self, cuts: Sequence[int]) -> Chain:
         """The segments between these cuts."""
         tasks = self.tasks
-        count = len(cuts) + 1
         bounds = [-1, *cuts, len(self.forward) - 1]
         pieces = [tuple(self.forward[a + 1:b + 1]) for a, b in itertools.pairwise(bounds)]
         of: dict[int, int] = {b: s for s, piece in enumerate(pieces) for t in piece for b in tasks.writes[t]}
-        crossing = {self.crossing[c]: s + 1 for s, c in enumerate(cuts)}
-        of_task = {t: s for s, piece in enumerate(pieces) for t in piece}
-        back: list[list[int]] = [[] for _ in range(count)]
+        reach = {b: bisect_left(bounds, last) - 1 for b, last in self.last.items()}
+        exits = [tuple(b for t in piece for b in tasks.writes[t] if b in self.active and reach[b] == s + 1)
+                 for s, piece in enumerate(pieces)]
+        crossing = {b: s + 1 for s, crosses in enumerate(exits) for b in crosses}
+        home = {t: s for s, piece in enumerate(pieces) for t in piece} | self._backward(of, crossing, len(pieces))
+        back: list[list[int]] = [[] for _ in pieces]
         for t in tasks.order:
-            if tasks.forward[t]:
-                continue
-            s = min((crossing.get(b, of[b]) for b in tasks.reads[t]
-                     if b in of and (b in self.active or not tasks.forward[tasks.writer[b]])), default=count - 1)
-            back[s].append(t)
-            of_task[t] = s
-            of.update(dict.fromkeys(tasks.writes[t], s))
+            if not tasks.forward[t]:
+                back[home[t]].append(t)
         shared = frozenset(b for s, piece in enumerate(pieces) for t in piece for b in tasks.writes[t]
-                           if b not in crossing and any(of_task[r] != s for r in tasks.readers[b]))
-        entries = [-1, *(self.crossing[c] for c in cuts)]
-        exits = [*entries[1:], -1]
-        segments = tuple(Segment(piece, tuple(b), entry, exit_, self._kind(piece, b, entry))
-                         for piece, b, entry, exit_ in zip(pieces, back, entries, exits, strict=True))
+                           if b not in crossing and any(home[r] != s for r in tasks.readers[b]))
+        segments = tuple(Segment(piece, tuple(b), entries, leave, self._kind(piece, b, entries))
+                         for piece, b, entries, leave in zip(pieces, back, [(), *exits], exits, strict=False))
         return Chain(tasks, segments, shared)
 
-    def _kind(self, forward: Sequence[int], backward: Sequence[int], entry: int) -> int:
+    def _backward(self, of: dict[int, int], crossing: dict[int, int], count: int) -> dict[int, int]:
+        """The segment of each backward task: the first that all it reads comes from. What is larger than all that it
+        reads, and reads no forward value, is left to the first segment that needs it."""
+        tasks = self.tasks
+        home: dict[int, int] = {}
+        for t in tasks.order:
+            if not tasks.forward[t]:
+                home[t] = min((crossing.get(b, of[b]) for b in tasks.reads[t]
+                               if b in of and (b in self.active or not tasks.forward[tasks.writer[b]])),
+                              default=count - 1)
+                of.update(dict.fromkeys(tasks.writes[t], home[t]))
+        for t in reversed(tasks.order):
+            if tasks.forward[t] or any(tasks.forward[tasks.writer[b]] for b in tasks.reads[t]):
+                continue
+            made = tasks.writes[t]
+            readers = [r for b in made for r in tasks.readers[b]]
+            if readers and sum(tasks.bytes[b] for b in made) > sum(tasks.bytes[b] for b in tasks.reads[t]):
+                home[t] = min(home[t], max(home[r] for r in readers))
+        return home
+
+    def _kind(self, forward: Sequence[int], backward: Sequence[int], entries: Sequence[int]) -> int:
         """A number for the structure: operations, types and what is read from where, names aside."""
         tasks = self.tasks
-        inside: dict[Value, Any] = {}
-        if entry >= 0:
-            inside[tasks.values[entry]] = "entry"
+        inside: dict[Value, Any] = {tasks.values[b]: f"entry {i}" for i, b in enumerate(entries)}
         key = []
         for t in (*forward, *backward):
             node = tasks.nodes[t]
