@@ -57,8 +57,9 @@ class Arrays:
         for position, operand in enumerate(operands):
             if isinstance(operand, Value):
                 if dtype is not None and operand.dtype is not dtype:
+                    first = next(o for o in operands if isinstance(o, Value))
                     raise Fault("E0302", f"dtypes {dtype} and {operand.dtype} meet in {op.symbol or op.name}",
-                                f"convert one of them, for example astype(x, {_wider(dtype, operand.dtype)})", position)
+                                _agreement(first, operand), position)
                 dtype = operand.dtype
         has_float = any(isinstance(o, float) for o in operands)
         if dtype is None:
@@ -160,7 +161,7 @@ class Arrays:
     def axis(self, axis: int, rank: int) -> int:
         """A possibly negative axis as one from 0; Fault E0304 where there is none."""
         if not -rank <= axis < rank:
-            raise Fault("E0304", f"axis {axis} is out of range for {rank} axes")
+            raise Fault("E0304", f"axis {axis} is out of range for {rank} axes", "", "axis")
         return axis % rank
 
     def axes(self, axis: int | Sequence[int] | None, rank: int) -> Shape:
@@ -170,7 +171,7 @@ class Arrays:
         listed = [axis] if isinstance(axis, int) else list(axis)
         found = sorted(self.axis(a, rank) for a in listed)
         if len(set(found)) != len(found):
-            raise Fault("E0304", f"an axis is given twice in {tuple(listed)}")
+            raise Fault("E0304", f"an axis is given twice in {tuple(listed)}", "", "axis")
         return tuple(found)
 
     # Products --------------------------------------------------------------------------------------------------
@@ -277,6 +278,12 @@ class Arrays:
         return self.gather(x, grid)
 
 
-def _wider(a: DType, b: DType) -> DType:
-    return max((a, b), key=lambda d: (d.is_float, d.bytes))
+def _agreement(a: Value, b: Value) -> str:
+    """What makes two values of different dtypes fit: a dtype for the one that is made of numbers alone, or a cast."""
+    for loose, other in ((a, b), (b, a)):
+        if loose.node is not None and loose.node.op.name in ("where", "broadcast_to", "arange") \
+                and all(isinstance(o, Constant) or o.dtype is bool_ for o in loose.node.operands):
+            return f"numbers that meet no value are {loose.dtype}: write dtype={other.dtype}, or {other.dtype}(1) for 1"
+    wider = max((a.dtype, b.dtype), key=lambda d: (d.is_float, d.bytes))
+    return f"convert one of them, for example astype(x, {wider})"
 

@@ -66,7 +66,8 @@ _code("E0104", "the file is not text in UTF-8",
       with iconv.""", "def f(x: f64):\n    return x\0", "def f(x: f64):\n    return x + 1")
 _code("E0105", "a statement outside the language",
       """A program is straight-line: assignments, `for` over constant ranges, `if` and `assert` on constants, helper
-      functions, `return`. There is no class, import, lambda, try, with, global, yield, match or async.""",
+      functions, `return`. There is no class, import, lambda, try, with, global, yield, match or async, and no decorator
+      but `@scheduled` and `@tile`.""",
       "def f(x: f64):\n    g = lambda t: t * t\n    return g(x)",
       "def g(t):\n    return t * t\n\ndef f(x: f64):\n    return g(x)")
 _code("E0106", "the program's course depends on data",
@@ -98,8 +99,8 @@ _code("E0111", "a name is used before it is defined",
       "def f(x: f64):\n    y = z + 1\n    z = 2 * x\n    return y",
       "def f(x: f64):\n    z = 2 * x\n    y = z + 1\n    return y")
 _code("E0112", "a reserved name is given a value",
-      """Names of operations, functions, dtypes and of pi, e, inf and nan always mean the same, so that every line can
-      be read by itself. Choose another name.""",
+      """Names of operations, functions, dtypes and of inf and nan always mean the same, so that every line can be read
+      by itself. Choose another name.""",
       "def f(x: f64):\n    exp = x * x\n    return exp", "def f(x: f64):\n    y = x * x\n    return y")
 _code("E0113", "there is no program, or it returns nothing",
       """A file has at least one `def`, and the last one (or FILE:NAME) is the program. It ends with `return` and at

@@ -100,10 +100,11 @@ class SlpError(Exception):
 class Fault(Exception):
     """A fault whose place is not known yet: whoever reads the source adds it and raises SlpError.
 
-    `operand` says which operand of the operation is at fault, so that the carets can stand under it.
+    `operand` says which operand of the operation is at fault, by its place or its keyword, so that the carets can stand
+    under it.
     """
 
-    def __init__(self, code: str, message: str, hint: str = "", operand: int | None = None) -> None:
+    def __init__(self, code: str, message: str, hint: str = "", operand: int | str | None = None) -> None:
         super().__init__(message)
         self.code, self.message, self.hint, self.operand = code, message, hint, operand
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from inspect import signature
 from typing import Any
 
 from . import constants
@@ -18,8 +19,11 @@ from .source import Source
 from .subscripts import constant_index, subscript
 from .types import DTYPES, DType, TensorType, matrix
 
-MOST_STEPS = 10_000_000
-"""Statements and elements read: at a kilobyte or two each, a program that unrolls to more fits no machine."""
+MOST_STEPS = 4_000_000
+"""Operations made, and statements and elements read again and again: at a kilobyte or two and 15 us each, some GB and a
+minute. A straight text, which is as long as it is, may be longer."""
+_ALIKE = 1000
+"""So many turns of a loop that all took equally long tell how long it will be."""
 _DEEPEST = 200
 
 NUMBERS: dict[str, float] = {"pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan}
@@ -48,9 +52,9 @@ class Expressions:
         end = node.end_col_offset if node.end_lineno == node.lineno else 1_000_000
         return Span(node.lineno + self.base, node.col_offset, end or 0)
 
-    def located(self, fault: Fault, node: ast.expr, operands: Sequence[ast.expr] = ()) -> SlpError:
+    def located(self, fault: Fault, node: ast.expr | ast.keyword, operands: Sequence[ast.expr] = ()) -> SlpError:
         """The fault with carets under the node, or under the operand that it names."""
-        at = operands[fault.operand] if fault.operand is not None and fault.operand < len(operands) else node
+        at = operands[fault.operand] if isinstance(fault.operand, int) and fault.operand < len(operands) else node
         notes: tuple[tuple[str, Span], ...] = ()
         if fault.code in ("E0301", "E0302", "E0307") and 2 <= len(operands) <= 3:
             at = node
@@ -103,8 +107,12 @@ class Expressions:
     def tick(self) -> None:
         """Count one step of reading; a program that unrolls without end is refused."""
         self.steps += 1
-        if self.steps > MOST_STEPS:
+        if self.taken() > MOST_STEPS:
             raise self._too_long()
+
+    def taken(self) -> int:
+        """Steps of reading so far."""
+        return self.steps + len(self.builder.nodes)
 
     def _too_long(self) -> Fault:
         return Fault("E0119", f"this unrolls to more than {MOST_STEPS:,} steps",
@@ -114,7 +122,7 @@ class Expressions:
         if isinstance(node.value, complex | bytes):
             raise Fault("E0203", f"a {type(node.value).__name__} literal is not part of the language")
         if isinstance(node.value, float) and math.isinf(node.value):
-            raise Fault("E0309", "this literal overflows float64", "write inf if that is meant")
+            raise Fault("E0309", "this literal overflows f64", "write inf if that is meant")
         return node.value
 
     def _name(self, node: ast.Name) -> Any:
@@ -306,10 +314,18 @@ class Expressions:
             raise self._too_long()
         return self._counted(found)
 
-    def _counted(self, items: Iterable[Any]) -> Iterator[Any]:
-        for item in items:
+    def _counted(self, items: Sequence[Any]) -> Iterator[Any]:
+        """The items; what would take too many steps is refused as soon as the turns that it is made of are seen."""
+        before, length, alike = self.taken(), -1, len(items) > _ALIKE
+        for turn, item in enumerate(items):
             self.tick()
             yield item
+            if alike:
+                after = self.taken()
+                alike = turn < _ALIKE and length in (-1, after - before)
+                before, length = after, after - before
+                if alike and turn == _ALIKE - 1 and after + length * (len(items) - _ALIKE) > MOST_STEPS:
+                    raise self._too_long()
 
     def _comprehension(self, node: ast.ListComp | ast.GeneratorExp) -> list[Any]:
         saved = self.scope
@@ -413,7 +429,10 @@ class Expressions:
             keywords[keyword.arg] = self.evaluate(keyword.value)
         self.arrays.span = self.span(node)
         if isinstance(called, Helper):
-            return self.inline(called, arguments, keywords, node)
+            try:
+                return self.inline(called, arguments, keywords, node)
+            except Fault as fault:
+                raise self.located(fault, self._argument(node, fault)) from None
         if isinstance(called, DType):
             called = Function(called.name, lambda reader, x, _to=called: FUNCTIONS["astype"].build(reader, x, _to))
         if not isinstance(called, Function):
@@ -423,11 +442,17 @@ class Expressions:
             return called.build(self, *arguments, **keywords)
         except Fault as fault:
             self._seen = dict(zip(map(id, node.args), arguments, strict=False))
-            raise self.located(fault, node, node.args) from None
+            raise self.located(fault, self._argument(node, fault), node.args) from None
         except TypeError as error:
-            raise Fault("E0202", _arguments(called.name, str(error)), _USAGE.get(called.name, "")) from None
+            misfit = _misfit(called, keywords, str(error))
+            raise self.located(misfit, self._argument(node, misfit)) from None
         finally:
             self.expected = None
+
+    @staticmethod
+    def _argument(node: ast.Call, fault: Fault) -> ast.expr | ast.keyword:
+        """The keyword of the call that is at fault, or the call."""
+        return next((k for k in node.keywords if k.arg == fault.operand), node)
 
     def _method(self, node: ast.Call, function: ast.Attribute) -> Any:
         if isinstance(function.value, ast.Name) and function.value.id in _MODULES \
@@ -463,11 +488,16 @@ def tensor_type(dtype: DType, index: Any) -> TensorType:
     return made
 
 
-def _arguments(name: str, message: str) -> str:
+def _misfit(called: Function, keywords: Iterable[str], message: str) -> Fault:
     """Python's complaint about a call, in our words."""
+    usage = _USAGE.get(called.name, "")
+    known = list(signature(called.build).parameters)[1:]
+    for keyword in keywords:
+        if keyword not in known:
+            return Fault("E0202", f"{called.name} has no argument '{keyword}'", near(keyword, known) or usage, keyword)
     if ")" in message:
         message = message.split(")", 1)[1].strip()
-    return f"{name} {message}".replace("1 required positional argument: 'reader'", "arguments").replace("reader, ", "")
+    return Fault("E0202", f"{called.name} {message}".replace("reader, ", ""), usage)
 
 
 _ATTRIBUTES: dict[str, Callable[[Expressions, Value], Any]] = {

@@ -16,7 +16,7 @@ from .diagnostics import Fault
 from .entities import Function, describe
 from .graph import Constant, Value
 from .ops import OPS
-from .types import DType, Shape, bool_, f64, i64, matrix
+from .types import DTYPES, DType, Shape, bool_, f64, i64, matrix
 
 if TYPE_CHECKING:
     from .expressions import Expressions
@@ -49,12 +49,13 @@ def _arrays(reader: Expressions, items: Any, what: str) -> list[Value]:
 
 
 def _integer(x: Any, what: str) -> int:
+    operand = what.split()[-1]  # an axis is the argument `axis`
     if isinstance(x, Value) and not isinstance(x, Constant):
-        raise Fault("E0116", f"{what} must be a constant; this depends on the program's inputs")
+        raise Fault("E0116", f"{what} must be a constant; this depends on the program's inputs", "", operand)
     if isinstance(x, Constant):
         x = x.number
     if not isinstance(x, int) or isinstance(x, bool):
-        raise Fault("E0203", f"{what} must be an integer, not {describe(x)}")
+        raise Fault("E0203", f"{what} must be an integer, not {describe(x)}", "", operand)
     return x
 
 
@@ -90,9 +91,7 @@ def _axis(x: Any) -> int | tuple[int, ...] | None:
 def _dtype(x: Any) -> DType:
     if isinstance(x, DType):
         return x
-    if getattr(x, "name", "") == "bool":
-        return bool_
-    raise Fault("E0203", f"a dtype is needed here, not {describe(x)}", "one of f16, bf16, f32, f64, i32, i64, bool")
+    raise Fault("E0203", f"a dtype is needed here, not {describe(x)}", f"one of {', '.join(DTYPES)}", "dtype")
 
 
 # Elementwise -----------------------------------------------------------------------------------------------------
@@ -410,10 +409,6 @@ def _number(name: str, dtype: DType, kind: type[int] | type[float]) -> Callable[
             raise Fault("E0309", f"{name}({x}) has no value") from None
 
     return build
-
-
-def _bool(reader: Expressions, x: Any) -> Any:
-    return reader.arrays.astype(x, bool_) if isinstance(x, Value) else bool(x)
 
 
 _BUILDERS: dict[str, Callable[..., Any]] = {

@@ -229,5 +229,3 @@ _row(Operation("scatter_add", ("x", "i"), "movement", shapes.scatter_add,
                variadic=True))
 _row(Operation("arange", (), "movement", shapes.arange, "start, start + step, ... below stop", "mixed",
                attributes=("start", "stop", "step", "dtype")))
-
-SYMBOLS: dict[str, Operation] = {row.symbol: row for row in OPS.values() if row.symbol and row.name != "negative"}

@@ -14,11 +14,13 @@ from typing import Any, TypeAlias
 from .diagnostics import Diagnostic, Fault, SlpError, Span, near
 from .entities import POISON, Helper
 from .graph import Builder, Graph, Value
+from .interface import Interface
 from .source import Chunk, Compound, Item, Source
 from .statements import RESERVED, Returned, Statements, TooManyErrors
 from .types import DTYPES, DType
 
 ConstantValue: TypeAlias = bool | int | float | str | DType
+DECORATORS = ("scheduled", "tile")
 
 
 def parse(text: str, file: str = "", program: str | None = None, /, **constants: ConstantValue) -> Graph:
@@ -30,11 +32,12 @@ def parse(text: str, file: str = "", program: str | None = None, /, **constants:
     """
     source = Source(text, file)
     items, faults = source.blocks()
-    reader = Statements(Builder("", file, RESERVED), source, prelude())
+    reader = Interface(Builder("", file, RESERVED), source, prelude())
     reader.errors = faults
+    reader.overrides = {name: constant(name, value) for name, value in constants.items()}
 
     def chosen() -> Helper | None:
-        _module(reader, items, constants)
+        _module(reader, items)
         helpers = [h for h in reader.globals.values() if isinstance(h, Helper)]
         return _chosen(source, helpers, program, reader.errors)
 
@@ -46,12 +49,12 @@ def elaborate(program: Helper, names: Mapping[str, Any]) -> Graph:
 
     Raises SlpError as `parse` does.
     """
-    reader = Statements(Builder("", program.source.file, RESERVED), program.source, prelude())
+    reader = Interface(Builder("", program.source.file, RESERVED), program.source, prelude())
     reader.globals.update(names)
     return _read(reader, lambda: program)
 
 
-def _read(reader: Statements, choose: Callable[[], Helper | None]) -> Graph:
+def _read(reader: Interface, choose: Callable[[], Helper | None]) -> Graph:
     """The graph of the def that `choose` finds; SlpError with all that was found wrong, in the order of the text."""
     graph = None
     with suppress(TooManyErrors):
@@ -65,11 +68,10 @@ def _read(reader: Statements, choose: Callable[[], Helper | None]) -> Graph:
     return graph
 
 
-def _module(reader: Statements, items: list[Item], constants: dict[str, ConstantValue]) -> None:
-    """Module-level statements: constants, with what overrides them, and the defs."""
+def _module(reader: Statements, items: list[Item]) -> None:
+    """Module-level statements: constants, or what overrides them, and the defs."""
     source = reader.source
     scope = reader.scope = reader.globals
-    used: set[str] = set()
     reader.block = items
     for at, item in enumerate(items):
         if isinstance(item, Compound) and item.keyword == "def":
@@ -78,15 +80,15 @@ def _module(reader: Statements, items: list[Item], constants: dict[str, Constant
             if name in RESERVED:
                 reader.report(source.error("E0112", f"'{name}' is a name of the language and cannot be defined",
                                            Span(item.line + source.first_line, 0, len(source.lines[item.line]))))
+            _decorators(reader, item)
             scope.pop(name, None)
             scope[name] = Helper(name, item.header, item, source, item.base)
             continue
         if not isinstance(item, Compound):
-            _constants(reader, item, constants, used)
+            _constants(reader, item)
         elif not _continues(item):
             reader.run([item, *takewhile(_continues, items[at + 1:])])
-    unknown = [name for name in constants if name not in used]
-    for name in unknown:
+    for name in (name for name in reader.overrides if name not in reader.overridden):
         known = [k for k, v in scope.items() if not isinstance(v, Helper)]
         reader.errors.append(source.diagnostic(
             "E0206", f"the program has no constant '{name}' to set", None,
@@ -99,7 +101,18 @@ def _continues(item: Item) -> bool:
     return isinstance(item, Compound) and item.keyword in ("elif", "else")
 
 
-def _constants(reader: Statements, chunk: Chunk, constants: dict[str, ConstantValue], used: set[str]) -> None:
+def _decorators(reader: Statements, item: Compound) -> None:
+    """Report a decorator that the language does not have."""
+    for decorator, line in item.decorators:
+        called = decorator.func if isinstance(decorator, ast.Call) else decorator
+        if not isinstance(called, ast.Name) or called.id not in DECORATORS:
+            text = reader.source.lines[line]
+            place = Span(line + reader.source.first_line, len(text) - len(text.lstrip()), len(text.rstrip()))
+            hint = near(getattr(called, "id", ""), DECORATORS) or f"there are {' and '.join(DECORATORS)}"
+            reader.report(reader.source.error("E0105", "a decorator that the language does not have", place, hint))
+
+
+def _constants(reader: Statements, chunk: Chunk) -> None:
     statements, faults = reader.source.parse_chunk(chunk)
     chunk.parsed = statements
     if faults:
@@ -111,10 +124,6 @@ def _constants(reader: Statements, chunk: Chunk, constants: dict[str, ConstantVa
                                               reader.source.characters(reader.span(statement))))
             continue
         reader._guarded(None, statement)
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in constants:
-                reader.globals[node.id] = constant(node.id, constants[node.id])
-                used.add(node.id)
 
 
 def constant(name: str, value: Any) -> Any:
@@ -155,7 +164,7 @@ def _chosen(source: Source, helpers: list[Helper], program: str | None, errors: 
     return None
 
 
-def _elaborate(reader: Statements, program: Helper) -> Graph | None:
+def _elaborate(reader: Interface, program: Helper) -> Graph | None:
     builder, source = reader.builder, reader.source
     builder.name = program.name
     reader.scope = {}
@@ -172,7 +181,8 @@ def _elaborate(reader: Statements, program: Helper) -> Graph | None:
     except Returned as returned:
         ended = True
         try:
-            outputs, names = reader.returned(returned.found, returned.names, returned.node)
+            outputs, names = reader.returned(returned.found, returned.node)
+            reader.check_returned(program, outputs[0] if len(outputs) == 1 else outputs)
         except Fault as fault:
             reader.report(source.error(fault.code, fault.message, source.characters(reader.span(returned.node)),
                                        fault.hint))

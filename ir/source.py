@@ -169,6 +169,9 @@ class Source:
             opened = None
             items = stack[-1][1]
             keyword = _COMPOUND.match(body)
+            if decorators and (keyword is None or keyword.group() not in ("def", "@")):
+                faults.append(self.diagnostic("E0101", "a decorator stands above a def", here))
+                decorators = []
             if keyword is None:
                 if items and isinstance(items[-1], Chunk) and start - items[-1].start < _CHUNK:
                     items[-1].stop = stop
@@ -270,9 +273,17 @@ class Source:
         code = _without_comment(prefix + body)
         try:
             statements, made.base = self._ast(made.line, made.stop, code + (" pass" if code.endswith(":") else ""))
-            return statements[0]
+            header = statements[0]
         except IndexError:
             raise self.error("E0101", "invalid syntax", Span(made.line + self.first_line, 0, len(text))) from None
+        if isinstance(header, ast.FunctionDef):
+            spec, seen = header.args, set()
+            for parameter in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs):
+                if parameter.arg in seen:  # Python's parser lets it pass; its compiler does not
+                    span = Span(parameter.lineno + made.base, parameter.col_offset, parameter.end_col_offset or 0)
+                    raise self.error("E0101", f"the parameter '{parameter.arg}' is given twice", self.characters(span))
+                seen.add(parameter.arg)
+        return header
 
 
 def _without_comment(text: str) -> str:

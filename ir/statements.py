@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .diagnostics import Diagnostic, Fault, SlpError, Span, near
-from .entities import POISON, Function, Helper, Poisoned, describe
-from .expressions import PYTHON_ONLY, Expressions
+from .entities import POISON, Helper, Poisoned, describe
+from .expressions import MOST_STEPS, PYTHON_ONLY, Expressions
 from .functions import FUNCTIONS
-from .graph import DISTRIBUTIONS, Builder, Constant, Default, Distribution, Value
-from .literals import rounded
+from .graph import Builder, Constant, Value
 from .ops import OPS
 from .source import Chunk, Compound, Item, Source
 from .types import DTYPES, DType, TensorType
@@ -28,8 +27,8 @@ _ASSIGNED = re.compile(r"\s*([^\W\d]\w*(?:\s*,\s*[^\W\d]\w*)*)\s*(?::[^=]*)?[-+*
 class Returned(Exception):
     """A `return` was reached."""
 
-    def __init__(self, found: Any, names: list[str], node: ast.Return) -> None:
-        self.found, self.names, self.node = found, names, node
+    def __init__(self, found: Any, node: ast.Return) -> None:
+        self.found, self.node = found, node
 
 
 class TooManyErrors(Exception):
@@ -48,15 +47,17 @@ class Statements(Expressions):
         self.loops = 0
         self.block: Sequence[Item] = ()
         self.stem = ""
+        self.overrides: dict[str, Any] = {}
+        self.overridden: set[str] = set()
 
     # Errors ----------------------------------------------------------------------------------------------------
 
     def report(self, error: SlpError) -> None:
-        """Keep what was found, once a place."""
+        """Keep what was found, once a place; TooManyErrors where reading on would not help."""
         for found in error.diagnostics:
             if not any(e.code == found.code and e.span == found.span for e in self.errors):
                 self.errors.append(found)
-        if len(self.errors) >= _MOST_ERRORS:
+        if len(self.errors) >= _MOST_ERRORS or self.taken() > MOST_STEPS:
             raise TooManyErrors
 
     def library(self, name: str) -> Helper | None:
@@ -113,20 +114,23 @@ class Statements(Expressions):
         stem = self.stem
         returned: Any = None
         try:
-            self.tick()
+            if self.loops:
+                self.tick()
             if compound is not None:
                 self.base = compound.base
                 self._compound(compound, statement)
             else:
                 self._simple(statement)
         except Fault as fault:
+            if compound is not None:
+                self.base = compound.base
             self.report(self._at_statement(fault, statement))
-            self._poison(statement)
+            self._poison(compound, statement)
         except SlpError as error:
             self.report(error)
-            self._poison(statement)
+            self._poison(compound, statement)
         except Poisoned:
-            self._poison(statement)
+            self._poison(compound, statement)
         except Returned as result:
             returned = result.found
             raise
@@ -138,10 +142,17 @@ class Statements(Expressions):
         span = self.source.characters(self.span(statement))
         return self.source.error(fault.code, fault.message, span, fault.hint)
 
-    def _poison(self, statement: ast.stmt) -> None:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                self.scope[node.id] = POISON
+    def _poison(self, compound: Compound | None, statement: ast.stmt) -> None:
+        """A statement failed: the names that it assigns to mean nothing, nor do those that only its block binds."""
+        self.scope.update(dict.fromkeys(_stored(statement), POISON))
+        for item in () if compound is None or compound.keyword == "def" else compound.body:
+            if isinstance(item, Compound):
+                inside = [] if item.header is None else [item.header]
+                self._poison(item, ast.Pass())
+            else:
+                inside = item.parsed or self.source.parse_chunk(item)[0]
+            for name in (name for stored in inside for name in _stored(stored)):
+                self.scope.setdefault(name, POISON)
 
     def _poison_names(self, assigned: re.Match[str] | None) -> None:
         """The names that a line which is no syntax seems to assign: what reads them is no fault of its own."""
@@ -173,9 +184,8 @@ class Statements(Expressions):
         elif isinstance(statement, ast.Return):
             if not self.calls:
                 self.stem = ""
-            names = _returned_names(statement.value)
             found = None if statement.value is None else self.evaluate(statement.value)
-            raise Returned(found, names, statement)
+            raise Returned(found, statement)
         elif isinstance(statement, ast.Expr):
             if not (isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)):
                 found = self.evaluate(statement.value)
@@ -219,12 +229,11 @@ class Statements(Expressions):
         if isinstance(base, ast.Name):
             try:
                 self.lookup(base.id)
-            except Fault as fault:
-                hint = fault.hint or f"the dtypes are {', '.join(DTYPES)}"
+            except Fault:
+                types = {*DTYPES, *(name for name, known in self.globals.items() if isinstance(known, DType))}
+                hint = near(base.id, types) or f"the dtypes are {', '.join(DTYPES)}"
                 raise self.located(Fault("E0114", f"unknown type '{base.id}'", hint), base) from None
         found = self.evaluate(node)
-        if isinstance(found, Function) and found.name == "bool":
-            found = DTYPES["bool"]
         if isinstance(found, DType):
             return TensorType(found)
         if not isinstance(found, TensorType):
@@ -250,6 +259,10 @@ class Statements(Expressions):
         if isinstance(target, ast.Name):
             self._bind_name(target, found, comprehension)
         elif isinstance(target, ast.Tuple | ast.List):
+            starred = next((part for part in target.elts if isinstance(part, ast.Starred)), None)
+            if starred is not None:
+                raise self.located(Fault("E0105", "'*' in an assignment is not part of the language",
+                                         "take slices of the list"), starred)
             if isinstance(found, Value):
                 items = list(self.iterate(found))
             elif isinstance(found, list | tuple | range):
@@ -271,6 +284,9 @@ class Statements(Expressions):
             kind = "a dtype" if name in DTYPES else "a function or constant of the language"
             raise self.located(Fault("E0112", f"'{name}' is {kind} and cannot be assigned to",
                                      f"another name, for example {name}_ or {name}1"), target)
+        if self.scope is self.globals and name in self.overrides and not comprehension:
+            found = self.overrides[name]
+            self.overridden.add(name)
         self.scope[name] = found
         if isinstance(found, Value) and not found.name and not isinstance(found, Constant):
             self.builder.name_value(found, name)
@@ -379,12 +395,16 @@ class Statements(Expressions):
                     break
             except Fault as fault:
                 self.report(self._at_statement(fault, header))
-                break
             except SlpError as error:
                 self.report(error)
-                break
             except Poisoned:
-                break
+                pass
+            else:
+                continue
+            for lost in items[at:end + 1]:
+                assert isinstance(lost, Compound)
+                self._poison(lost, ast.Pass())
+            break
         return end
 
     # Helpers ---------------------------------------------------------------------------------------------------
@@ -407,7 +427,7 @@ class Statements(Expressions):
             found: Any = None
         except Returned as returned:
             found = returned.found
-            self._check_annotation(helper, found)
+            self.check_returned(helper, found)
         finally:
             self.calls.pop()
             (self.scope, self.source, self.base, self.dead, self.stem, self.block, self.loops, self.depth) = saved
@@ -423,15 +443,27 @@ class Statements(Expressions):
             raise Poisoned
         return found
 
-    def _check_annotation(self, helper: Helper, found: Any) -> None:
+    def check_returned(self, helper: Helper, found: Any) -> None:
+        """Report what is returned under another type than the `->` of the def says."""
         annotation = helper.definition.returns
-        if annotation is None or not isinstance(found, Value):
+        if annotation is None:
             return
+        parts, results = [annotation], [found]
+        if isinstance(annotation, ast.Subscript) and getattr(annotation.value, "id", "") == "tuple":
+            parts = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+            results = list(found) if isinstance(found, tuple | list) else [found]
         self.base = helper.base
-        declared = self.type(annotation)
-        if declared is not found.type:
-            self.report(self.located(Fault("E0301", f"'{helper.name}' is declared to return {declared}, but returns "
-                                                    f"{found.type}"), annotation))
+        if len(parts) != len(results):
+            self.report(self.located(Fault("E0205", f"'{helper.name}' is declared to return {len(parts)} values, but "
+                                                    f"returns {len(results)}"), annotation))
+            return
+        for part, result in zip(parts, results):
+            declared = self.type(part)
+            actual = result.type if isinstance(result, Value) else describe(result)
+            weak = isinstance(result, bool | int | float) and declared.shape == ()
+            if declared is not actual and not weak:
+                self.report(self.located(Fault("E0301", f"'{helper.name}' is declared to return {declared}, but "
+                                                        f"returns {actual}"), part))
 
     def _parameters(self, helper: Helper, arguments: list[Any], keywords: dict[str, Any]) -> dict[str, Any]:
         """The helper's scope: its parameters bound to what the call gives, or to their defaults."""
@@ -442,12 +474,13 @@ class Statements(Expressions):
         if len(arguments) > len(positional):
             raise Fault("E0202", f"{helper.name} takes {len(positional)} arguments, not {len(arguments)}")
         scope = dict(zip((p.arg for p in positional), arguments, strict=False))
-        names = {p.arg for p in (*positional, *spec.kwonlyargs)}
+        names = [p.arg for p in (*positional, *spec.kwonlyargs)]
         for name, found in keywords.items():
             if name not in names:
-                raise Fault("E0202", f"{helper.name} has no argument '{name}'", near(name, names))
+                raise Fault("E0202", f"{helper.name} has no argument '{name}'",
+                            near(name, names) or f"its arguments are {', '.join(names)}", name)
             if name in scope:
-                raise Fault("E0202", f"{helper.name} is given '{name}' twice")
+                raise Fault("E0202", f"{helper.name} is given '{name}' twice", "", name)
             scope[name] = found
         defaults = dict(zip((p.arg for p in positional[len(positional) - len(spec.defaults):]), spec.defaults,
                             strict=True))
@@ -458,91 +491,22 @@ class Statements(Expressions):
             if parameter.arg not in scope:
                 if parameter.arg not in defaults:
                     raise Fault("E0202", f"{helper.name} needs the argument '{parameter.arg}'")
-                saved, self.scope = self.scope, {}
+                saved = (self.scope, self.source, self.base)
+                self.scope, self.source, self.base = {}, helper.source, helper.base
                 try:
                     scope[parameter.arg] = self.evaluate(defaults[parameter.arg])
                 finally:
-                    self.scope = saved
+                    self.scope, self.source, self.base = saved
         return scope
 
-    # The program -----------------------------------------------------------------------------------------------
 
-    def inputs(self, program: Helper) -> None:
-        """The program's parameters as inputs of the graph."""
-        spec = program.definition.args
-        if spec.vararg or spec.kwarg:
-            raise self.source.error("E0105", "*args and **kwargs are not part of the language",
-                                    self.source.characters(self.span(program.definition)))
-        positional = [*spec.posonlyargs, *spec.args]
-        defaults: list[ast.expr | None] = [*[None] * (len(positional) - len(spec.defaults)), *spec.defaults]
-        for parameter, default in zip(positional, defaults, strict=True):
-            self._input(parameter, default, False)
-        for parameter, default in zip(spec.kwonlyargs, spec.kw_defaults, strict=True):
-            self._input(parameter, default, True)
-
-    def _input(self, parameter: ast.arg, default: ast.expr | None, data: bool) -> None:
-        span = self.source.characters(self.span(parameter))
-        self.scope[parameter.arg] = POISON
-        try:
-            if parameter.arg in RESERVED:
-                raise self.source.error("E0112", f"'{parameter.arg}' is a name of the language and cannot be an input",
-                                        span)
-            if parameter.annotation is None:
-                raise self.source.error("E0114", f"the input '{parameter.arg}' needs a type", span,
-                                        f"write {parameter.arg}: f64, or {parameter.arg}: f32[3, 4]")
-            declared = self.type(parameter.annotation)
-            sample = None if default is None else self._default(default, declared)
-            self.scope[parameter.arg] = self.builder.input(parameter.arg, declared, sample, data=data, span=span)
-        except SlpError as error:
-            self.report(error)
-        except Fault as fault:
-            self.report(self.source.error(fault.code, fault.message, span, fault.hint))
-        except Poisoned:
-            pass
-
-    def _default(self, node: ast.expr, declared: TensorType) -> Default:
-        """A number, or a distribution."""
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in DISTRIBUTIONS:
-            numbers = [self.constant(a) for a in node.args]
-            if len(numbers) != 2 or node.keywords or any(not isinstance(n, int | float) for n in numbers):
-                raise self.located(Fault("E0115", f"{node.func.id} takes two numbers"), node)
-            if declared.dtype.kind != ("int" if node.func.id == "integers" else "float"):
-                raise self.located(Fault("E0115", f"{node.func.id} is no sample of {declared.dtype}",
-                                         "integers(low, high) is for i32 and i64, normal and uniform for floating "
-                                         "point"), node)
-            return Distribution(node.func.id, (numbers[0], numbers[1]))
-        found = self.evaluate(node)
-        if isinstance(found, Constant):
-            found = found.number
-        if not isinstance(found, bool | int | float):
-            raise self.located(Fault("E0115", f"a default is a number, normal(m, s), uniform(a, b) or integers(a, b), "
-                                              f"not {describe(found)}"), node)
-        try:
-            return rounded(found, declared.dtype)
-        except Fault as fault:
-            raise self.located(fault, node) from None
-
-    def returned(self, found: Any, names: list[str], node: ast.Return) -> tuple[list[Value], list[str]]:
-        """The program's outputs, and the names that its return statement gives to inputs and constants among them."""
-        items = list(found) if isinstance(found, tuple | list) else [found]
-        outputs: list[Value] = []
-        called: list[str] = []
-        for position, item in enumerate(items):
-            if isinstance(item, bool | int | float):
-                item = self.builder.constant(item, DTYPES["bool" if isinstance(item, bool) else
-                                                          "i64" if isinstance(item, int) else "f64"])
-            if not isinstance(item, Value):
-                raise self.source.error("E0113", f"a program returns values, not {describe(item)}",
-                                        self.source.characters(self.span(node)))
-            given = names[position] if position < len(names) else ""
-            if not item.name and not isinstance(item, Constant):
-                self.builder.name_value(item, given or f"out{position}")
-            outputs.append(item)
-            called.append(given if item.node is None and given != item.name else "")
-        if not outputs:
-            raise self.source.error("E0113", "the program returns nothing",
-                                    self.source.characters(self.span(node)))
-        return outputs, called
+def _stored(statement: ast.stmt) -> Iterator[str]:
+    """The names that a statement gives a meaning to."""
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.FunctionDef):
+            yield node.name
 
 
 def _stem(target: ast.expr) -> str:
@@ -555,11 +519,6 @@ def _stem(target: ast.expr) -> str:
         else:
             return ""
     return target.id
-
-
-def _returned_names(node: ast.expr | None) -> list[str]:
-    items = node.elts if isinstance(node, ast.Tuple | ast.List) else [node]
-    return [n.id if isinstance(n, ast.Name) else "" for n in items]
 
 
 _HINTS: dict[type[ast.stmt], tuple[str, str]] = {

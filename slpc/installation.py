@@ -24,7 +24,7 @@ class Finding(NamedTuple):
 
 
 _REQUIRED = ("numpy", "ml_dtypes", "networkx", "click", "rich")
-_EXTRAS = {"scipy": "special", "llvmlite": "llvm", "torch": "torch", "matplotlib": "plot"}
+_EXTRAS = {"scipy": "special", "llvmlite": "llvm", "ortools": "plan", "torch": "torch", "matplotlib": "plot"}
 _SAMPLE = """
 def f(w1: f64, w2: f64):
     z1 = w1 / w2

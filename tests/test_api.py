@@ -151,6 +151,28 @@ def test_hessian_of_a_quadratic_form() -> None:
     np.testing.assert_allclose(results["x_bar_dot"], (A + A.T) / 2 @ x, rtol=1e-13)
 
 
+def test_whole_derivatives_of_a_program_with_names_of_derivatives() -> None:
+    """Inputs called x_dot, y_bar and x_bar are no seeds and no results."""
+    text = ("def f(x: f64, x_dot: f64, *, x_bar: f64, y_bar: f64[2]):\n"
+            "    y = x * x * x_dot * x_bar * y_bar\n    return ")
+    at = {"x": 2.0, "x_dot": 3.0, "x_bar": 5.0, "y_bar": np.array([7.0, 11.0])}
+    for wrt in (["x", "x_dot"], ["x", "x_dot", "y_bar"]):  # two inputs to two outputs, and four: columns, rows
+        blocks = slpc.jacobian(slpc.parse(text + "y\n"), wrt=wrt)(**at)["y"]
+        np.testing.assert_array_equal(blocks["x"], 60 * at["y_bar"])
+        np.testing.assert_array_equal(blocks["x_dot"], 20 * at["y_bar"])
+    assert slpc.hessian(slpc.parse(text + "sum(y)\n"))(**at) == {
+        "x": {"x": 2 * 3 * 5 * 18, "x_dot": 2 * 2 * 5 * 18}, "x_dot": {"x": 2 * 2 * 5 * 18, "x_dot": 0}}
+
+
+def test_a_constant_is_set_wherever_the_module_assigns_it() -> None:
+    text = "k = 2\nif k > 2:\n    n = 3\nelse:\n    n = 4\nm = 2 * n\nns = [n for n in range(3)]\n" \
+           "def f(x: f64[m]):\n    n = 7\n    return n * sum(x)\n"
+    for constants, length in (({}, 8), ({"k": 3}, 6), ({"n": 5}, 10), ({"n": 5, "m": 1}, 1)):
+        graph = slpc.parse(text, **constants)
+        assert graph.inputs[0].shape == (length,)
+        assert slpc.compile(graph)(np.ones(length)) == 7 * length
+
+
 @pytest.mark.parametrize(("n", "mode"), [(2, "tangent"), (5, "adjoint")])
 def test_jacobian_in_the_cheaper_mode(n: int, mode: str) -> None:
     graph = slpc.parse(f"def f(x: f64[{n}], *, A: f64[3, {n}]):\n    return sin(A @ x), sum(x)\n")

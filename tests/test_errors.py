@@ -112,6 +112,21 @@ def test_independent_errors_are_reported_together_and_dependent_ones_are_not() -
         ("E0103", 2), ("E0203", 4), ("E0101", 5)]
 
 
+@pytest.mark.parametrize("name", ["nan", "inf"])
+def test_a_constant_that_is_returned_lends_no_name_to_its_output(name: str) -> None:
+    graph = slpc.parse(f"def f(x: f64):\n    return x, {name}, -{name}\n")
+    assert [v.name for v in graph.outputs] == ["out0", "out1", "out2"]
+    assert slpc.parse(str(graph)) == graph
+
+
+def test_one_parameter_twice() -> None:
+    for text in ("def f(x: f64, x: f64):\n    return x\n",
+                 "def g(a, *, a): return a\ndef f(x: f64):\n    return g(x)\n"):
+        with pytest.raises(SlpError) as caught:
+            slpc.parse(text)
+        assert caught.value.code == "E0101" and "twice" in str(caught.value)
+
+
 def test_many_errors_end() -> None:
     text = "def f(x: f64):\n" + "".join(f"    a{i} = foo{i}(x)\n" for i in range(1000)) + "    return x\n"
     with pytest.raises(SlpError) as caught:
