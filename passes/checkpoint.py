@@ -107,7 +107,8 @@ class Plan:
     @cached_property
     def bound(self) -> Bound:
         """A lower bound on the peak of every order that recomputes no more than the budget (or than this plan)."""
-        return lower_bound(self.tasks, self.budget if self.budget is not None else self.recompute_fraction)
+        budget = self.budget if self.budget is not None else self.recompute_fraction
+        return lower_bound(self.tasks, budget, self.effort, self.lives.peak)
 
     @property
     def lower_bound_bytes(self) -> int:

@@ -1,8 +1,8 @@
 """Packing: an offset for each unit of memory, such that none that live at the same time overlap.
 
 The problem is dynamic storage allocation, NP-hard (Garey and Johnson 1979, SR2). First fit by decreasing size is at the
-live peak on most programs; where it is not, units that stick out are placed earlier and all is tried again, and where
-that is not enough and OR-tools is installed, its CP-SAT solver looks for a packing into the live peak itself.
+live peak on most programs. Where it is not and OR-tools is installed, its CP-SAT solver looks for a packing into the
+live peak itself, and where that finds none, units that stick out are placed earlier and all is tried again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy
 FEW = 4000
 """Up to so many units are placed by first fit over all of them; more by the order of time, in n log n."""
 WORK = 25_000
-"""From each of its orders, first fit is tried again until so many units have been placed."""
+"""From each of its orders, first fit is tried again until so many units have been placed; a quarter of it goes to
+outputs that lie lowest."""
 SOLVABLE = 200
 """The solver is asked about so many units at the most, for so much of its deterministic time:"""
 SOLVER_TIME = 2.0
@@ -54,14 +55,13 @@ def pack(units: Sequence[Unit], alignment: int, goal: int, kept: Container[int] 
     if len(units) > FEW or size(units, by_time) == 0:
         return by_time
     search = _Search(units, alignment, goal)
-    low = search.best([search.with_lowest(kept)])
+    low = search.best([search.with_lowest(kept)], WORK // 4)
     if size(units, low) <= goal * CLOSE:
         return low
-    best = min(by_time, search.best(search.orders()), key=lambda offsets: size(units, offsets))
-    if size(units, best) > goal * CLOSE and len(units) <= SOLVABLE and find_spec("ortools") is not None:
+    best = min(by_time, search.best(search.orders(), 0), key=lambda offsets: size(units, offsets))
+    if size(units, best) > goal * CLOSE:
         solved = _solved(units, alignment, int(goal * CLOSE))
-        if solved is not None and size(units, solved) < size(units, best):
-            best = solved
+        best = min(best, solved or search.best(search.orders(), WORK), key=lambda offsets: size(units, offsets))
     return low if size(units, low) <= HARDLY_MORE * size(units, best) else best
 
 
@@ -108,14 +108,14 @@ class _Search:
                          + [u for u in self.decreasing if life[u] < long])
         return found
 
-    def best(self, orders: Sequence[list[int]]) -> list[int]:
-        """The best packing from these orders on."""
+    def best(self, orders: Sequence[list[int]], work: int) -> list[int]:
+        """The best packing from these orders on: first fit is tried again from each until `work` units are placed."""
         best: tuple[int, list[int]] | None = None
         choice = random.Random(0)
         for order in orders:
             offsets = self.fit(order)
             excess = self._excess(offsets)
-            for _ in range(WORK // len(self.units) + 1):
+            for _ in range(work // len(self.units) + 1):
                 found = size(self.units, offsets), offsets
                 if best is None or found[0] < best[0]:
                     best = found
@@ -183,7 +183,9 @@ class _FirstFit:
 
 def _solved(units: Sequence[Unit], alignment: int, goal: int) -> list[int] | None:
     """A packing into the goal as rectangles of time and memory, if the solver finds one. Units below the alignment are
-    fitted in afterwards."""
+    fitted in afterwards. None where there is none, it finds none, it is not installed, or the units are too many."""
+    if len(units) > SOLVABLE or find_spec("ortools") is None:
+        return None
     from ortools.sat.python import cp_model
 
     model = cp_model.CpModel()

@@ -112,7 +112,7 @@ def plan(file: str, constants: dict[str, str], budget: str | None, memory: str |
         plan_report.show(found, measured)
         if any(p.peak_bytes < found.peak_bytes for p in plans):
             report.result("\n" + report.faint("for so much of the forward pass again, it could be"))
-            plan_report.show_curve(plans)
+            plan_report.show_outlook(plans)
     if not forward:
         plan_report.show_marks(found)
 

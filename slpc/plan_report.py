@@ -156,6 +156,13 @@ def show_curve(plans: Sequence[Plan]) -> None:
     report.table(rows)
 
 
+def show_outlook(plans: Sequence[Plan]) -> None:
+    """Peak against budget without the bounds, which take longer than the plans."""
+    rows = [[report.faint(cell) for cell in ("budget", "peak", "computed again")]]
+    rows += [[f"{plan.budget:g}", human(plan.peak_bytes), f"{plan.recompute_fraction:.1%}"] for plan in plans]
+    report.table(rows)
+
+
 # As JSON -------------------------------------------------------------------------------------------------------
 
 def as_json(plan: Plan, measured: int | None = None) -> dict[str, Any]:

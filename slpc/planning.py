@@ -73,7 +73,7 @@ def schedule(program: api.Source, order: Sequence[str], /, *, backend: str = "nu
                 raise Fault("E0601", f"the output '{seen.values[b].name}' is in the order twice",
                             "an output stays once it is computed")
         lives(seen, chosen)
-    return Plan(seen, tuple(chosen), None, None, "given", "", "given", 0.0)
+    return Plan(seen, tuple(chosen), None, None, "given", "default", "given", 0.0)
 
 
 def number(budget: float | str | None) -> float | None:
