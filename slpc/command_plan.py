@@ -79,6 +79,7 @@ def plan(file: str, constants: dict[str, str], budget: str | None, memory: str |
          as_json: bool) -> None:
     """Say what memory value and gradient need, where, and what they could need."""
     from . import files, pictures, plan_report
+    from .ir.show import show
 
     given = _Limits(budget, memory, policy, keep, effort, backend)
     curve = curve or plot is not None
@@ -95,7 +96,7 @@ def plan(file: str, constants: dict[str, str], budget: str | None, memory: str |
     plans = _plans(graph, given, budgets)
     found = plans[0]
     if output is not None:
-        files.write_text(output, str(found.graph))
+        files.write_text(output, show(found.graph, deletions=True))
     if timeline is not None:
         pictures.timeline(found, timeline)
     if plot is not None:
@@ -118,11 +119,13 @@ def plan(file: str, constants: dict[str, str], budget: str | None, memory: str |
 
 
 def _graph(file: str, constants: dict[str, str], forward: bool, wrt: list[str] | None, of: str | None) -> Graph:
+    """The program to plan: value and gradient, or as it stands with `forward` or if it is a saved plan."""
     from . import api
 
     with report.progress(f"reading {file}"):
         graph = api.load(file, **constants)
-        return api.simplified(graph) if forward else api.adjoint(graph, wrt, of)
+        saved = graph.scheduled and wrt is None and of is None
+        return api.simplified(graph) if forward or saved else api.adjoint(graph, wrt, of)
 
 
 def _plans(graph: Graph, given: _Limits, budgets: Sequence[float]) -> list[Plan]:

@@ -65,9 +65,32 @@ def test_a_saved_plan_is_a_program_of_the_same_peak(tmp_path: Path) -> None:
     plan = found("plan", *MLP, "--budget", "0.2", "--effort", "quick", "-o", str(saved))
     graph = slpc.load(saved)
     assert graph.scheduled
+    assert "    del X_2" in saved.read_text()
     seen = tasks(graph, TARGET)
     assert lives(seen, seen.order).peak == max(plan["timeline"])
     assert invoke("run", str(saved), "--random", "0").exit_code == 0
+
+
+def test_a_saved_plan_is_planned_as_it_stands(tmp_path: Path) -> None:
+    saved = tmp_path / "planned.slp"
+    plan = found("plan", *MLP, "--budget", "0.2", "--effort", "quick", "-o", str(saved))
+    again = found("plan", str(saved))
+    assert again["peak_bytes"] == plan["peak_bytes"] and again["timeline"] == plan["timeline"]
+    assert again["forward_flops"] == plan["forward_flops"]
+
+
+def test_a_saved_plan_that_reads_a_dead_value(tmp_path: Path) -> None:
+    """A line moved below the `del` of what it reads."""
+    saved = tmp_path / "planned.slp"
+    assert invoke("plan", *MLP, "--effort", "quick", "-o", str(saved)).exit_code == 0
+    lines = saved.read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("    del "))
+    lines[at - 1], lines[at] = lines[at], lines[at - 1]
+    saved.write_text("\n".join(lines))
+    for command in ("plan", "run", "check"):
+        result = invoke(command, str(saved))
+        assert "error[E0118]" in result.stderr, result.stderr
+        assert result.exit_code == 2
 
 
 def test_measured_is_near_the_plan() -> None:
