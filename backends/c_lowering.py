@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from ..ir.graph import Constant, Node
-from ..ir.ops import OPS
+from ..ir.tables import rows
 from ..ir.types import DType
 
 TYPES = {"f64": "double", "f32": "float", "i64": "int64_t", "i32": "int32_t", "bool": "bool"}
@@ -55,14 +55,7 @@ def literal(constant: Constant) -> str:
     return f"({shown})" if shown.startswith("-") else shown
 
 
-def _row(names: str) -> Callable[[Lowering], Lowering]:
-    def add(lowering: Lowering) -> Lowering:
-        for each in names.split():
-            assert each in OPS and each not in _LOWERINGS, each
-            _LOWERINGS[each] = lowering
-        return lowering
-
-    return add
+_row = rows(_LOWERINGS)
 
 
 def _helper(name: str, text: str) -> str:

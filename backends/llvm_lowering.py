@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from ..ir.graph import Constant, Node, Value
 from ..ir.ops import OPS
+from ..ir.tables import rows
 from ..ir.types import DType, bool_, f64
 from .llvm_math import FUNCTIONS
 from .llvm_writer import Lane, Writer
@@ -80,14 +81,7 @@ def rounded(w: Writer, value: Lane, dtype: DType) -> Lane:
     return value
 
 
-def _row(names: str) -> Callable[[Lowering], Lowering]:
-    def add(lowering: Lowering) -> Lowering:
-        for each in names.split():
-            assert each in OPS and each not in _LOWERINGS, each
-            _LOWERINGS[each] = lowering
-        return lowering
-
-    return add
+_row = rows(_LOWERINGS)
 
 
 # Arithmetic ------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Protocol
 from ..ir.graph import Constant, Node, Value, buffer
 from ..ir.layout import Layout, layout, rowwise, sliced
 from ..ir.shapes import disjoint
+from ..ir.tables import rows
 from ..ir.types import DType, Shape, bool_, f32, f64
 from .llvm_loops import Access, Accesses, Loops, collapsed
 from .llvm_lowering import kind, lower, rounded
@@ -58,13 +59,7 @@ def loops(w: Loops, node: Node, scope: Scope) -> None:
         _RULES.get(node.op.name, _elementwise)(w, node, scope)
 
 
-def _rule(names: str) -> Callable[[Rule], Rule]:
-    def add(rule: Rule) -> Rule:
-        for each in names.split():
-            _RULES[each] = rule
-        return rule
-
-    return add
+_rule = rows(_RULES)
 
 
 # What a nest reads -----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from ..ir.literals import bits
 from ..ir.ops import OPS
 from ..ir.shapes import disjoint
 from ..ir.show import show_index
+from ..ir.tables import rows
 from .numpy_lowering import SPECIAL, constant_text, dtype_text, lower
 
 FEW = 1024
@@ -98,13 +99,7 @@ def add_rows(out, index, rows):
 """Functions that an emitted module has if it uses them."""
 
 
-def _row(names: str) -> Callable[[Into], Into]:
-    def add(function: Into) -> Into:
-        for each in names.split():
-            _INTO[each] = function
-        return function
-
-    return add
+_row = rows(_INTO)
 
 
 # Elementwise -----------------------------------------------------------------------------------------------------
@@ -118,11 +113,6 @@ def _call(node: Node, target: str, scope: Scope) -> list[str]:
     name = node.op.name
     called = f"special.{SPECIAL[name]}" if name in SPECIAL else f"np.{name}"
     return [f"{called}({', '.join(_operands(node, scope))}, out={target})"]
-
-
-for _op in OPS.values():
-    if _op.elementwise:
-        _row(_op.name)(_call)
 
 
 @_row("sigmoid")
@@ -306,6 +296,10 @@ def workspace(node: Node) -> int:
         return 6 * node.result.type.bytes
     return 0
 
+
+for _op in OPS.values():
+    if _op.elementwise:
+        _INTO.setdefault(_op.name, _call)
 
 IN_PLACE: dict[str, tuple[int, ...]] = {
     op.name: tuple(range(len(op.operands))) for op in OPS.values() if op.elementwise

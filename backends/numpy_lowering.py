@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from ..ir.graph import Constant, Node, Value
 from ..ir.literals import text as literal_text
 from ..ir.ops import OPS
 from ..ir.shapes import disjoint
 from ..ir.show import show_index
+from ..ir.tables import rows
 from ..ir.types import DType
 
 Name = Callable[[Value], str]
@@ -56,13 +56,7 @@ def python_literal(value: Constant) -> str:
     return shown.replace("inf", "np.inf").replace("nan", "np.nan") if shown.lstrip("-") in ("inf", "nan") else shown
 
 
-def _row(names: str) -> Callable[[Callable[[Node, list[str]], str | list[str]]], Any]:
-    def add(function: Callable[[Node, list[str]], str | list[str]]) -> Any:
-        for each in names.split():
-            _LOWERINGS[each] = function
-        return function
-
-    return add
+_row = rows(_LOWERINGS)
 
 
 # Elementwise -----------------------------------------------------------------------------------------------------
@@ -77,11 +71,6 @@ def _infix(node: Node, v: list[str]) -> str:
 def _function(node: Node, v: list[str]) -> str:
     name = node.op.name
     return f"special.{SPECIAL[name]}({', '.join(v)})" if name in SPECIAL else f"np.{name}({', '.join(v)})"
-
-
-for _op in OPS.values():
-    if _op.elementwise:
-        _row(_op.name)(_infix if _op.symbol else _function)
 
 
 @_row("sigmoid")
@@ -208,3 +197,8 @@ def _place(node: Node, v: list[str]) -> list[str]:
     for piece, index in zip(v, at, strict=True):
         lines.append(f"{{}}[{show_index(index, shape)}] {'=' if apart else '+='} {piece}")
     return lines
+
+
+for _op in OPS.values():
+    if _op.elementwise:
+        _LOWERINGS.setdefault(_op.name, _infix if _op.symbol else _function)

@@ -14,6 +14,7 @@ from functools import partial
 from ..ir.graph import Constant, Graph, Node, Value
 from ..ir.ops import OPS
 from ..ir.shapes import Index
+from ..ir.tables import rows
 from .activity import chosen_inputs, chosen_output, dependent, differentiable_operands, not_differentiable
 from .derivatives import derivatives, emit
 from .masks import Masked, Masks
@@ -189,12 +190,7 @@ _Rule = Callable[[_Reverse, Node, Masked], None]
 RULES: dict[str, _Rule] = {}
 
 
-def _rule(*names: str) -> Callable[[_Rule], _Rule]:
-    def add(function: _Rule) -> _Rule:
-        RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return add
+_rule = rows(RULES)
 
 
 @_rule("reshape")
@@ -215,7 +211,7 @@ def _copy(sweep: _Reverse, node: Node, z: Masked) -> None:
     sweep.contribute(node.operands[0], z)
 
 
-@_rule("stop_gradient", "arange")
+@_rule("stop_gradient arange")
 def _nothing(sweep: _Reverse, node: Node, z: Masked) -> None:
     """No derivative passes."""
 
@@ -247,7 +243,7 @@ def spread_over(arrays: Folding, v: Value, axes: tuple[int, ...], shape: tuple[i
     return arrays.broadcast_to(arrays.unsqueeze(v, axes), shape)
 
 
-@_rule("max", "min")
+@_rule("max min")
 def _extremum(sweep: _Reverse, node: Node, z: Masked) -> None:
     """The elements that are extreme share equally."""
     x, arrays = node.operands[0], sweep.arrays

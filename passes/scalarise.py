@@ -15,6 +15,7 @@ import numpy
 from ..ir.diagnostics import Fault
 from ..ir.graph import EMPTY, Constant, Graph, Node, Value
 from ..ir.ops import OPS
+from ..ir.tables import rows
 from .rebuild import extended
 from .rewrite import Folding
 from .simplify import simplify
@@ -168,13 +169,7 @@ Rule = Callable[[_Scalarised, Node, list[Elements]], Elements]
 _RULES: dict[str, Rule] = {}
 
 
-def _rule(names: str) -> Callable[[Rule], Rule]:
-    def add(rule: Rule) -> Rule:
-        for each in names.split():
-            _RULES[each] = rule
-        return rule
-
-    return add
+_rule = rows(_RULES)
 
 
 def _each(s: _Scalarised, node: Node, v: list[Elements]) -> Elements:

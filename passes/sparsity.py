@@ -20,6 +20,7 @@ import numpy
 
 from ..ir.graph import Graph, Node, Value
 from ..ir.shapes import Index
+from ..ir.tables import rows
 from ..ir.types import Shape
 from .activity import dependent, differentiable_operands
 
@@ -99,12 +100,7 @@ _Rule = Callable[[Node, list[Bits]], Bits]
 RULES: dict[str, _Rule] = {}
 
 
-def _rule(*names: str) -> Callable[[_Rule], _Rule]:
-    def add(function: _Rule) -> _Rule:
-        RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return add
+_rule = rows(RULES)
 
 
 def _union(node: Node, sets: list[Bits]) -> Bits:
@@ -125,7 +121,7 @@ def _any(sets: Bits, axes: tuple[int, ...], keepdims: bool = False) -> Bits:
     return numpy.expand_dims(joined, axes) if keepdims else joined
 
 
-@_rule("copy", "stop_gradient", "arange")
+@_rule("copy stop_gradient arange")
 def _same(node: Node, sets: list[Bits]) -> Bits:
     return sets[0]
 
@@ -162,7 +158,7 @@ def _subscript(index: Index) -> tuple[Any, ...]:
     return tuple(e if isinstance(e, int) else slice(e[0], None if e[1] < 0 else e[1], e[2]) for e in index)
 
 
-@_rule("sum", "max", "min")
+@_rule("sum max min")
 def _reduce(node: Node, sets: list[Bits]) -> Bits:
     return _any(sets[0], node.attributes["axis"])
 

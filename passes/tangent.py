@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from ..ir.graph import Constant, Graph, Node, Value
 from ..ir.ops import OPS
+from ..ir.tables import rows
 from .activity import chosen_inputs, dependent, not_differentiable
 from .adjoint import extreme
 from .derivatives import derivatives, emit
@@ -113,15 +114,10 @@ _Rule = Callable[[_Forward, Node], Masked | None]
 RULES: dict[str, _Rule] = {}
 
 
-def _rule(*names: str) -> Callable[[_Rule], _Rule]:
-    def add(function: _Rule) -> _Rule:
-        RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return add
+_rule = rows(RULES)
 
 
-@_rule("reshape", "permute_dims", "broadcast_to", "slice", "sum", "cumsum", "copy", "gather", "scatter_add")
+@_rule("reshape permute_dims broadcast_to slice sum cumsum copy gather scatter_add")
 def _linear(sweep: _Forward, node: Node) -> Masked | None:
     """Linear in its first operand: the same operation of the tangent."""
     x = sweep.selected(node.operands[0])
@@ -150,7 +146,7 @@ def _matmul(sweep: _Forward, node: Node) -> Masked | None:
     return None if total is None else Masked(total)
 
 
-@_rule("max", "min")
+@_rule("max min")
 def _extremum(sweep: _Forward, node: Node) -> Masked | None:
     """The mean of the tangents of the elements that are extreme."""
     x = sweep.selected(node.operands[0])
@@ -162,7 +158,7 @@ def _extremum(sweep: _Forward, node: Node) -> Masked | None:
     return Masked(arrays.elementwise("divide", total, count))
 
 
-@_rule("stop_gradient", "arange")
+@_rule("stop_gradient arange")
 def _nothing(sweep: _Forward, node: Node) -> Masked | None:
     """No derivative passes."""
     return None
