@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 import numpy
@@ -57,11 +58,14 @@ def split(pattern: Pattern, blocks: Sequence[int]) -> Split:
     """
     counts = numpy.bincount(pattern.rows, minlength=pattern.shape[0])
     most = int(counts.max(initial=0))
-    best = _split(pattern, counts > most, blocks)
-    for limit in (0, *(1 << k for k in range(most.bit_length()))):
-        dense = counts > limit
-        if limit < most and _least(pattern, dense, blocks) <= best.sweeps:
-            best = min(best, _split(pattern, dense, blocks), key=lambda s: (s.sweeps, s.reverse))
+    masks = {int(dense.sum()): dense for dense in
+             (counts > limit for limit in (most, *(1 << k for k in range(most.bit_length())), 0))}
+    best: Split | None = None
+    for least, dense in sorted(((_least(pattern, d, blocks), d) for d in masks.values()), key=itemgetter(0)):
+        if best is None or least <= best.sweeps:
+            made = _split(pattern, dense, blocks)
+            best = made if best is None else min(best, made, key=lambda s: (s.sweeps, s.reverse))
+    assert best is not None
     return best
 
 

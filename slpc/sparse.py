@@ -10,28 +10,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from . import api, sweeps
+from .function import build
 from .ir.diagnostics import Diagnostic, SlpError
 from .ir.graph import Graph, Value
-from .passes.colouring import NONE, split, star
-from .passes.sparsity import Pattern, pattern
+from .passes.colouring import NONE, Split, split, star
+from .passes.sparsity import Pattern, decided, pattern
+from .sweeps import Derivatives, Sweeps, slices
 
 
 class _Sparse:
     """What both have: the pattern, and where in the results of the sweeps each entry stands."""
 
-    def __init__(self, graph: Graph, found: Pattern, rows: Sequence[Value], columns: Sequence[Value]) -> None:
+    def __init__(self, of: Derivatives, found: Pattern, rows: Sequence[Value], columns: Sequence[Value]) -> None:
         import numpy
 
-        self.graph = graph
+        self.graph = of.graph
         self.shape = found.shape
-        self.rows, self.columns = sweeps.slices(rows), sweeps.slices(columns)
-        self._sparse = _library(graph)
-        ends = numpy.cumsum(numpy.bincount(found.rows, minlength=found.shape[0]))
-        self._indptr = numpy.concatenate([[0], ends])
+        self.rows, self.columns = slices(rows), slices(columns)
+        counts = numpy.bincount(found.rows, minlength=found.shape[0])
+        self._indptr = numpy.concatenate([[0], numpy.cumsum(counts)])
         self._indices = found.columns
         self._dtype = numpy.float64 if any(v.dtype.name == "f64" for v in rows) else numpy.float32
-        self._runs: list[tuple[sweeps.Sweeps, Any, Any, Any]] = []
+        self._runs: list[tuple[Sweeps, Any, Any, Any]] = []
 
     @property
     def pattern(self) -> Any:
@@ -56,7 +56,7 @@ class _Sparse:
         return self._matrix(data)
 
     def _matrix(self, data: Any) -> Any:
-        made = self._sparse.csr_array((data, self._indices.copy(), self._indptr.copy()), shape=self.shape)
+        made = _library(self.graph).csr_array((data, self._indices.copy(), self._indptr.copy()), shape=self.shape)
         made.has_sorted_indices = made.has_canonical_format = True
         return made
 
@@ -74,47 +74,39 @@ class SparseJacobian(_Sparse):
     are f64 if an output is, else f32 (SciPy has no smaller ones).
     """
 
-    def __init__(self, graph: Graph, wrt: Sequence[str] | None = None, backend: str = "numpy") -> None:
-        graph = api.simplified(graph)
-        inputs, outputs = sweeps.differentiated(graph, wrt), sweeps.differentiable(graph)
-        found = pattern(graph, inputs, outputs)
-        super().__init__(graph, found, outputs, inputs)
-        shared = split(found, [y.type.size for y in outputs])
+    def __init__(self, of: Derivatives) -> None:
+        _library(of.graph)
+        found = _pattern(of, of.graph, of.outputs)
+        super().__init__(of, found, of.outputs, of.inputs)
+        shared = split(found, [y.type.size for y in of.outputs])
         self.forward, self.reverse = shared.forward, shared.reverse
-        self._down(graph, found, inputs, outputs, shared.columns, backend, shared.rows)
-        first = 0
-        for y in outputs:
-            self._across(graph, found, inputs, y, first, shared.rows[first:first + y.type.size], backend)
-            first += y.type.size
+        self._add_forward(of, found, shared)
+        for y, at in zip(of.outputs, self.rows.values()):
+            self._add_reverse(of, found, y, at, shared.rows[at])
 
-    def _down(self, graph: Graph, found: Pattern, inputs: list[Value], outputs: list[Value], colours: list[int],
-              backend: str, rows: list[int]) -> None:
+    def _add_forward(self, of: Derivatives, found: Pattern, shared: Split) -> None:
         """The rows that forward sweeps compute."""
         import numpy
 
         if self.forward:
-            colour, height = numpy.array(colours), sweeps.size(outputs)
-            entries = numpy.flatnonzero(numpy.array(rows)[found.rows] == NONE)
-            places = colour[found.columns[entries]] * height + found.rows[entries]
-            run = sweeps.forward(graph, inputs, self.forward, backend)
-            self._runs.append((run, _directions(colour), entries, places))
+            colour = numpy.array(shared.columns)
+            entries = numpy.flatnonzero(numpy.array(shared.rows)[found.rows] == NONE)
+            places = colour[found.columns[entries]] * self.shape[0] + found.rows[entries]
+            self._runs.append((of.forward(self.forward), _directions(colour), entries, places))
 
-    def _across(self, graph: Graph, found: Pattern, inputs: list[Value], y: Value, first: int, colours: list[int],
-                backend: str) -> None:
-        """The rows of one output that reverse sweeps compute."""
+    def _add_reverse(self, of: Derivatives, found: Pattern, y: Value, at: slice, colours: list[int]) -> None:
+        """The rows of one output that reverse sweeps compute; it has its colours to itself."""
         import numpy
 
-        colour = numpy.array(colours, int)
-        least = colour[colour != NONE].min(initial=self.reverse)
-        if least < self.reverse:
-            colour = numpy.where(colour == NONE, NONE, colour - least)
-            ours = (found.rows >= first) & (found.rows < first + y.type.size)
-            entries = numpy.flatnonzero(ours)
-            entries = entries[colour[found.rows[entries] - first] != NONE]
-            places = colour[found.rows[entries] - first] * found.shape[1] + found.columns[entries]
+        given = numpy.array(colours, int)
+        mine = given != NONE
+        if mine.any():
+            colour = numpy.where(mine, given - given[mine].min(), NONE)
+            entries = numpy.arange(self._indptr[at.start], self._indptr[at.stop])
+            entries = entries[mine[found.rows[entries] - at.start]]
+            places = colour[found.rows[entries] - at.start] * self.shape[1] + found.columns[entries]
             directions = _directions(colour)
-            run = sweeps.reverse(graph, inputs, y, len(directions), backend)
-            self._runs.append((run, directions, entries, places))
+            self._runs.append((of.reverse(y, len(directions)), directions, entries, places))
 
 
 class SparseHessian(_Sparse):
@@ -125,20 +117,32 @@ class SparseHessian(_Sparse):
     `H.colours` is the number of Hessian-vector products that a call takes.
     """
 
-    def __init__(self, graph: Graph, wrt: Sequence[str] | None = None, of: str | None = None,
-                 backend: str = "numpy") -> None:
+    def __init__(self, of: Derivatives, output: str | None = None) -> None:
         import numpy
 
-        graph = api.simplified(graph)
-        inputs = sweeps.differentiated(graph, wrt)
-        gradient = sweeps.gradient(graph, inputs, sweeps.scalar_output(graph, of))
-        found = _symmetric(pattern(gradient, inputs, gradient.outputs))
-        super().__init__(graph, found, inputs, inputs)
+        _library(of.graph)
+        gradient = of.gradient(of.scalar_output(output))
+        found = _symmetric(_pattern(of, gradient, gradient.outputs))
+        super().__init__(of, found, of.inputs, of.inputs)
         colour = numpy.array(star(found), int)
         directions = _directions(colour)
         if len(directions):
-            run = sweeps.second(gradient, inputs, len(directions), backend)
-            self._runs = [(run, directions, numpy.arange(len(found.rows)), _direct(found, colour))]
+            self._runs = [(of.second(gradient, len(directions)), directions, numpy.arange(len(found.rows)),
+                           _direct(found, colour))]
+
+
+def _pattern(of: Derivatives, graph: Graph, outputs: Sequence[Value]) -> Pattern:
+    """The pattern of some outputs in the inputs, given what the data say of indices and conditions."""
+    settled = decided(graph, list(of.data))
+    found: tuple[Any, ...] = ()
+    try:
+        if settled is not None:
+            program, values = settled
+            found = build(program, values=len(values)).flat(**of.data)
+            return pattern(graph, of.inputs, outputs, dict(zip(values, found)))
+    except IndexError as error:
+        raise SlpError(Diagnostic("E0406", str(error), "", graph.file)) from None
+    return pattern(graph, of.inputs, outputs)
 
 
 def _direct(found: Pattern, colour: Any) -> Any:

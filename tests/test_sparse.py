@@ -98,6 +98,58 @@ def test_an_index_may_be_any() -> None:
     np.testing.assert_array_equal(J(x, i).toarray(), dense_jacobian(graph, J, x, i))
 
 
+SPRINGS = """
+def energy(x: f64[9, 2], *, ends: i64[12, 2], stiffness: f64 = 2.0):
+    d = x[ends[:, 0]] - x[ends[:, 1]]
+    return stiffness * sum((sqrt(sum(d * d, axis=1)) - 1) ** 2)
+"""
+
+
+def test_indices_that_are_given_as_data() -> None:
+    """Nine points in a square, a spring along each side: only points with a spring between them interact."""
+    graph = slpc.parse(SPRINGS)
+    grid = np.arange(9).reshape(3, 3)
+    ends = np.concatenate([np.stack([grid[1:], grid[:-1]], -1).reshape(-1, 2),
+                           np.stack([grid[:, 1:], grid[:, :-1]], -1).reshape(-1, 2)])
+    H = slpc.hessian(graph, sparse=True, data={"ends": ends})
+    joined_points = np.eye(9, dtype=bool)
+    joined_points[ends[:, 0], ends[:, 1]] = joined_points[ends[:, 1], ends[:, 0]] = True
+    np.testing.assert_array_equal(H.pattern.toarray(), np.kron(joined_points, np.ones((2, 2), bool)))
+    x = np.random.default_rng(0).normal(size=(9, 2))
+    assert H.colours < 18
+    for stiffness in (2.0, 3.0):
+        wanted = dense_hessian(graph, H, x=x, ends=ends, stiffness=stiffness)
+        assert_close(H(x, stiffness=stiffness).toarray(), wanted)
+    whole = slpc.hessian(graph, sparse=True)
+    assert whole.pattern.nnz == 18 * 18
+    assert_close(whole(x, ends).toarray(), dense_hessian(graph, H, x=x, ends=ends))
+    fixed = slpc.hessian(graph, data={"ends": ends})
+    np.testing.assert_array_equal(fixed(x)["x"]["x"], slpc.hessian(graph)(x, ends)["x"]["x"])
+
+
+def test_a_scatter_of_known_indices() -> None:
+    graph = slpc.parse("def f(x: f64[4], s: f64, *, i: i64[4], w: f64[3]):\n"
+                       "    return sum(w * x[1:] * x[:-1]) + s * x[i[2]]\n")
+    gradient = slpc.adjoint(graph, wrt=["x", "s"])
+    J = slpc.jacobian(gradient, wrt=["x", "s"], sparse=True, data={"i": np.array([0, 0, -4, 0])})
+    band = np.eye(4, k=1) + np.eye(4, k=-1)
+    first = [True, False, False, False]
+    full = J.pattern.toarray()
+    np.testing.assert_array_equal(full[J.rows["x_bar"], J.columns["x"]], band > 0)
+    np.testing.assert_array_equal(full[J.rows["s_bar"], J.columns["x"]], [first])
+    np.testing.assert_array_equal(full[J.rows["x_bar"], J.columns["s"]].ravel(), first)
+
+
+def test_masks_of_the_program_are_known() -> None:
+    """A causal mask: the rows of a triangle."""
+    graph = slpc.parse("def f(x: f64[4, 4]):\n    i = arange(4)\n"
+                       "    return sum(where(i[:, None] >= i[None, :], x, 0.0), axis=1)\n")
+    J = slpc.jacobian(graph, sparse=True)
+    wanted = [[r == c // 4 and c % 4 <= r for c in range(16)] for r in range(4)]
+    assert J.pattern.toarray().tolist() == wanted
+    np.testing.assert_array_equal(J(np.ones((4, 4))).toarray(), wanted)
+
+
 def test_strips_join() -> None:
     """More inputs than one strip has: a band across the joint, and a row that reads all."""
     n = 2 * STRIP + 3
@@ -360,6 +412,12 @@ def test_ten_thousand_variables_within_a_second(text: str, derivative: Any) -> N
     (lambda g: slpc.hessian(g, of="q", sparse=True), "E0403"), (lambda g: slpc.jacobian(g, sparse=True)(), "E0401"),
     (lambda g: slpc.jacobian(g, sparse=True)(np.ones(3)), "E0404"),
     (lambda g: slpc.jacobian(g, sparse=True, backend="lvm"), "E0411"),
+    (lambda g: slpc.jacobian(g, sparse=True, data={"x": np.ones(2)}), "E0402"),
+    (lambda g: slpc.hessian(slpc.parse(SPRINGS), sparse=True, data={"ens": 1}), "E0402"),
+    (lambda g: slpc.hessian(slpc.parse(SPRINGS), sparse=True, data={"ends": np.zeros((3, 2), int)}), "E0404"),
+    (lambda g: slpc.hessian(slpc.parse(SPRINGS), sparse=True, data={"ends": np.full((12, 2), 9)}), "E0406"),
+    (lambda g: slpc.hessian(slpc.parse(SPRINGS), sparse=True, data={"ends": np.ones((12, 2), int)})(
+        np.ones((9, 2)), ends=np.ones((12, 2), int)), "E0402"),
     (lambda g: slpc.jacobian(slpc.parse("def f(n: i64):\n    return n\n"), sparse=True), "E0412"),
     (lambda g: slpc.jacobian(slpc.parse("def f(x: f64):\n    return x > 0\n"), sparse=True), "E0412")])
 def test_faults(call: Any, code: str) -> None:
