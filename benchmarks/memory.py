@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -65,7 +66,8 @@ INTRODUCTION = """\
 
 By `benchmarks/memory.py`. MiB alive at once beyond parameters and inputs, gradients included; f32. A column is a
 recomputation budget, the flops that may be spent again as a fraction of the forward pass's. "-": a choice that needs
-more than that. The lower bound holds for every order that keeps the budget; its gap stands beside it.
+more than that. The lower bound holds for every order that keeps the budget; its gap stands beside it. Seconds are of
+one core, for all six budgets.
 `torch.utils.checkpoint` is put around each layer and runs each once more, so it stands under 1. torch.compile's column
 is what its `activation_memory_budget` is set to, which is a fraction of the bytes that it would save for the backward
 pass and not of flops: 1 saves all of them. What it all means is said in [memory.md](memory.md).
@@ -80,15 +82,19 @@ def section(case: Case, with_torch: bool) -> str:
     from slpc import measuring
 
     graph = slpc.adjoint(slpc.load(ROOT / "programs" / f"{case.program}.slp", **case.sizes))
-    began = time.process_time()
+    clock = [time.process_time()]
     plans = slpc.curve(graph, BUDGETS, effort=case.effort)
-    planned = time.process_time() - began
+    for stage in ("placement", "bound"):
+        clock.append(time.process_time())
+        for found in plans:
+            getattr(found, stage)
+    clock.append(time.process_time())
+    planned, placed, bounded = (after - before for before, after in pairwise(clock))
     rows = [["", *(f"{b:g}" for b in BUDGETS)], ["---"] + ["---:"] * len(BUDGETS),
             ["**slpc**", *(f"**{_mib(p.peak_bytes)}**" for p in plans)]]
     if case.measure:
         rows.append(["slpc, measured", *(_mib(measuring.peak_bytes(p)) for p in plans)])
     rows.append(["lower bound", *map(_bound, plans)])
-    bounded = time.process_time() - began - planned
     for mark in plans[0].marks:
         rows.append([mark.name, *(_mib(mark.peak_bytes) if mark.recompute_fraction <= b else "-" for b in BUDGETS)])
     if case.torch and with_torch:
@@ -96,7 +102,8 @@ def section(case: Case, with_torch: bool) -> str:
     elif case.torch:
         rows += [line.strip("| ").split(" | ") for line in sections().get(f"## {case.title}", "").splitlines()
                  if line.startswith("| torch")]
-    said = f"{len(graph.nodes):,} operations; plans in {planned:.0f} s, bounds in {bounded:.0f} s of one core."
+    said = (f"{len(graph.nodes):,} operations; plans in {planned:.0f} s, arenas in {placed:.0f} s, "
+            f"bounds in {bounded:.0f} s.")
     return "\n".join([f"## {case.title}\n", said + "\n", *map(_line, rows)]) + "\n"
 
 
