@@ -12,6 +12,8 @@ from .function import build
 from .inputs import convert
 from .ir.diagnostics import Diagnostic, SlpError
 from .ir.graph import Distribution, Graph
+from .sparse import products
+from .sweeps import Derivatives
 
 
 class Objective:
@@ -52,9 +54,10 @@ class Objective:
         return self._found[-len(self._variables):].copy()
 
     def hessian(self, x: Any) -> Any:
-        """The Hessian at x, a symmetric matrix: one sweep of the tangent of the adjoint for each column."""
+        """The Hessian at x, a symmetric matrix: one product with it for each colour of its pattern."""
         if self._hessian is None:
-            self._hessian = _Hessian(self._graph, self._wrt, self._given, self._variables, self._backend)
+            self._hessian = _Hessian(Derivatives(self._graph, self._wrt, self._backend, self._data), self._given,
+                                     self._variables)
         return self._hessian(x)
 
     def _at(self, x: Any) -> None:
@@ -76,22 +79,23 @@ class Objective:
 
 
 class _Hessian:
-    def __init__(self, graph: Graph, wrt: Sequence[str], given: Any, variables: Any, backend: str) -> None:
-        product = api.hvp(graph, wrt=wrt)
-        count = sum(v.type.size for v in product.inputs)
+    def __init__(self, of: Derivatives, given: Any, variables: Any) -> None:
+        gradient = of.gradient(of.scalar_output(None))
+        self._pattern, self._directions, self._places = products(of, gradient)
+        program = of.product(gradient)
+        count = sum(v.type.size for v in program.inputs)
         self._given = numpy.concatenate([given, numpy.zeros(count - len(given))])
-        self._variables = variables
-        self._direction = numpy.arange(len(given), count)
-        self._found = numpy.empty(sum(v.type.size for v in product.outputs))
-        self._run = build(product, values=len(product.outputs), backend=backend).bind(self._given, out=self._found)
+        self._variables, self._seeds = variables, slice(len(given), count)
+        self._found = numpy.empty(len(variables))
+        self._run = build(program, values=len(program.outputs), backend=of.backend).bind(self._given, out=self._found)
 
     def __call__(self, x: Any) -> Any:
-        n = len(self._variables)
         self._given[self._variables] = x
-        matrix = numpy.empty((n, n))
-        for i in range(n):
-            self._given[self._direction] = 0.0
-            self._given[self._direction[i]] = 1.0
+        found = numpy.empty(self._directions.shape)
+        for row, direction in zip(found, self._directions):
+            self._given[self._seeds] = direction
             self._run()
-            matrix[i] = self._found[-n:]
+            row[:] = self._found
+        matrix = numpy.zeros(self._pattern.shape)
+        matrix[self._pattern.rows, self._pattern.columns] = found.ravel()[self._places]
         return (matrix + matrix.T) / 2

@@ -8,7 +8,7 @@ some sweep's result: no system is solved, no entry is the difference of others (
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from .function import build
 from .ir.diagnostics import Diagnostic, SlpError
@@ -118,17 +118,30 @@ class SparseHessian(_Sparse):
     """
 
     def __init__(self, of: Derivatives, output: str | None = None) -> None:
-        import numpy
-
         _library(of.graph)
         gradient = of.gradient(of.scalar_output(output))
-        found = _symmetric(_pattern(of, gradient, gradient.outputs))
+        found, directions, places = products(of, gradient)
         super().__init__(of, found, of.inputs, of.inputs)
-        colour = numpy.array(star(found), int)
-        directions = _directions(colour)
         if len(directions):
-            self._runs = [(of.second(gradient, len(directions)), directions, numpy.arange(len(found.rows)),
-                           _direct(found, colour))]
+            self._runs = [(of.second(gradient, len(directions)), directions, slice(None), places)]
+
+
+class Products(NamedTuple):
+    """A Hessian's pattern, the directions that it is multiplied by, and where in these products, a row for each
+    direction, each entry stands."""
+
+    pattern: Pattern
+    directions: Any
+    places: Any
+
+
+def products(of: Derivatives, gradient: Graph) -> Products:
+    """The fewest products that give the Hessian of the program whose gradient this is."""
+    import numpy
+
+    found = _symmetric(_pattern(of, gradient, gradient.outputs))
+    colour = numpy.array(star(found), int)
+    return Products(found, _directions(colour), _direct(found, colour))
 
 
 def _pattern(of: Derivatives, graph: Graph, outputs: Sequence[Value]) -> Pattern:

@@ -42,8 +42,12 @@ class Sweeps:
         """
         import numpy
 
-        for name in kwargs.keys() & self._data.keys():
-            raise SlpError(Diagnostic("E0402", f"{name} is given twice: it was given as data before"))
+        graph = self._function.graph
+        for name in sorted(kwargs.keys() & self._data.keys()):
+            raise SlpError(Diagnostic("E0402", f"{name} is given twice: it was given as data before", "", graph.file))
+        most = len(graph.inputs) - len(self.seeds)
+        if len(args) > most:
+            raise SlpError(Diagnostic("E0402", f"{graph.name} takes {most} inputs, not {len(args)}", "", graph.file))
         runs = len(directions)
         found = numpy.empty((runs, size(self.results)), numpy.result_type(*(v.dtype.numpy for v in self.results)))
         places = list(slices(self.results).values())
@@ -99,26 +103,32 @@ class Derivatives:
 
     def forward(self, runs: int) -> Sweeps:
         """From a direction of the inputs to the derivatives of all outputs: the Jacobian times a vector."""
-        return self._tangent(self.graph, len(self.outputs), runs)
+        return self._sweeps(self._tangent(self.graph, len(self.outputs)), len(self.inputs), runs)
 
     def reverse(self, of: Value, runs: int) -> Sweeps:
         """From weights of the elements of one output to the gradient of their sum: a vector times the Jacobian. A
         scalar output has the weight 1, and no seed."""
-        return Sweeps(self.gradient(of), 1 if of.shape else 0, runs, self.backend, self.data)
+        return self._sweeps(self.gradient(of), 1 if of.shape else 0, runs)
 
     def second(self, gradient: Graph, runs: int) -> Sweeps:
         """From a direction of the inputs to the Hessian times it, of the program whose gradient this is."""
-        return self._tangent(gradient, len(self.inputs), runs)
+        return self._sweeps(self.product(gradient), len(self.inputs), runs)
 
     def gradient(self, of: Value) -> Graph:
         """The program whose outputs are the gradient of one output, nothing else."""
         with api.placed(self.graph.file):
             return _last(adjoint(self.graph, wrt=[v.name for v in self.inputs], of=of.name), len(self.inputs))
 
-    def _tangent(self, graph: Graph, results: int, runs: int) -> Sweeps:
+    def product(self, gradient: Graph) -> Graph:
+        """The program whose last inputs are a direction, and whose outputs are the Hessian times it."""
+        return self._tangent(gradient, len(self.inputs))
+
+    def _tangent(self, graph: Graph, results: int) -> Graph:
         with api.placed(graph.file):
-            derived = _last(tangent(graph, wrt=[v.name for v in self.inputs]), results)
-        return Sweeps(derived, len(self.inputs), runs, self.backend, self.data)
+            return _last(tangent(graph, wrt=[v.name for v in self.inputs]), results)
+
+    def _sweeps(self, graph: Graph, seeds: int, runs: int) -> Sweeps:
+        return Sweeps(graph, seeds, runs, self.backend, self.data)
 
 
 def _last(g: Graph, count: int) -> Graph:
