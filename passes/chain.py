@@ -254,9 +254,6 @@ class Programme:
     def _gradients(self, s: int, t: int) -> int:
         return sum(stage.gradients for stage in self.stages[s:t])
 
-    def _sweep(self, s: int, k: int) -> int:
-        return max(self.stages[j].alone + (self.stages[j - 1].exit_bytes if j > s else 0) for j in range(s, k))
-
     def _choices(self, s: int, t: int) -> Iterator[tuple[Option | int, Row]]:
         """Each way to do s to t - 1: an option of s, or the k of a split; and its flops by units of memory."""
         rest = self.row(s + 1, t)
