@@ -52,8 +52,9 @@ def convert(given: Any, value: Value, shape: tuple[int, ...]) -> Any:
     if array.dtype != dtype.numpy:
         array = _cast(array, value, loose)
     if array.shape != shape:
-        raise _error("E0404", value, f"has shape {matrix(shape)} and was given {matrix(array.shape)}",
-                     _shape_hint(array.shape, shape))
+        hint = _shape_hint(array.shape, shape) if shape == value.shape else \
+            f"this is a batch of {shape[0]} points: give one value for all of them, or one for each"
+        raise _error("E0404", value, f"has shape {matrix(shape)} and was given {matrix(array.shape)}", hint)
     return array if shape else array[()]
 
 

@@ -109,6 +109,8 @@ def test_batches_of_points() -> None:
     assert f([], 0.5)[0].shape == (0,)
     assert code_of(f, np.ones(2), np.ones(3)) == "E0404" and code_of(f, np.ones((2, 2)), 0.5) == "E0404"
     assert code_of(slpc.compile, MLP, batch=True) == "E0404"
+    with pytest.raises(slpc.SlpError, match="a batch of 3 points"):
+        f(np.ones(3), np.ones(4))
 
 
 def test_what_a_function_tells() -> None:
