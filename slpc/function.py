@@ -51,7 +51,7 @@ class Function:
     puts functions of its own there, which Python calls without a frame in between.
 
     `f(..., out=f.buffers())` writes the outputs into these arrays, by name or in order. A loop of such calls of a
-    program of arrays allocates nothing: its arena is kept for the thread.
+    program of arrays allocates no array: its arena is kept for the thread.
 
     `text` is the emitted code that runs, `graph` the program that it was emitted from, `inputs` and `outputs` the types
     by name, `plan` the memory plan where one was asked for. Pickled as the program's text.

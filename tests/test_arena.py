@@ -198,6 +198,31 @@ def test_predicted_is_measured(name: str, grad: bool, sizes: str) -> None:
     assert peak(lambda: call(*inputs, out=given)) < 32 << 10  # NumPy converts and repeats 1024 elements at a time
 
 
+PLANNED = {
+    **LARGER,
+    "transformer": dict(L=1, d=32, H=2, B=1, T=64, V=256),
+    "lstm": dict(T=2, B=128, n=64),
+    "gmm": dict(n=4, K=2, d=2),
+    "kalman": dict(N=4),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_predicted_is_measured_at_every_budget(name: str) -> None:
+    """What a plan says of its peak is what a first call takes, whatever it computes again."""
+    graph = slpc.adjoint(load(name, **PLANNED.get(name, {})))
+    if not arrays(graph):
+        pytest.skip("runs on Python floats")
+    inputs = drawn(graph)
+    for plan in slpc.curve(graph, (0, 0.1, 0.33, 1), effort="quick"):
+        in_arena(plan.graph)(*inputs)
+        call = in_arena(plan.graph)
+        assert peak(lambda: call(*inputs)) == pytest.approx(plan.peak_bytes, abs=max(ALLOWED, plan.peak_bytes // 100))
+        given = buffers(plan.graph)
+        call(*inputs, out=given)
+        assert peak(lambda: call(*inputs, out=given)) < 32 << 10
+
+
 def test_a_result_keeps_its_own_bytes_only() -> None:
     graph = legal("mlp", L=8, d=64, m=500)
     call = in_arena(graph)
