@@ -191,8 +191,10 @@ class Graph:
         """A `networkx.DiGraph` over value names: one node per input and per operation's result.
 
         Node attributes: `op` ("input" for inputs), `bytes` (0 for a view), `flops`, `view_of` (the name of the value
-        whose buffer it looks into, or None), `output` (bool), `dtype`, `shape`, `order` (place in the schedule, -1
-        for inputs). Edges run from operand to result and carry `operands`, the positions at which it is used.
+        whose buffer it looks into; None for an owner and for a view of a constant), `output` (bool), `dtype`, `shape`,
+        `order` (place in the schedule, -1 for inputs). Edges run from operand to result and carry `operands`, the
+        positions at which it is used. What a backend adds, workspace and in-place forms, is in
+        `slpc.to_networkx(graph)`.
         """
         import networkx
 
@@ -205,7 +207,7 @@ class Graph:
             for value in node.results:
                 root = buffer(value)
                 made.add_node(value.name, op=node.op.name, bytes=0 if node.op.view else value.type.bytes,
-                              flops=node.flops, view_of=None if root is value else root.name, order=order,
+                              flops=node.flops, view_of=None if root is value else root.name or None, order=order,
                               output=value in outputs, dtype=value.dtype.name, shape=value.shape)
                 for position, operand in enumerate(node.operands):
                     if isinstance(operand, Constant):

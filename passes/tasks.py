@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..ir.graph import Constant, Graph, Node, Value, buffer
 from ..ir.layout import layout, rowwise, sliced
@@ -43,6 +44,29 @@ class Tasks:
     def forward_flops(self) -> int:
         """Flops of the forward program: what a budget is a fraction of."""
         return sum(f for f, forward in zip(self.flops, self.forward, strict=True) if forward)
+
+    def to_networkx(self) -> Any:
+        """`graph.to_networkx()` with what the target adds, for other planners.
+
+        Each node has three more attributes: `workspace`, the bytes that its operation needs while it runs; `in_place`,
+        the pairs (value, offset in bytes) over whose memory it may be written if that value dies there; `forward`,
+        whether it is part of the value and not only of a derivative. `bytes` are padded as in the arena. Inputs have
+        neither workspace nor `in_place`.
+        """
+        made = self.graph.to_networkx()
+        for attribute, nothing in (("workspace", 0), ("in_place", ()), ("forward", True)):
+            for name in made:
+                made.nodes[name][attribute] = nothing
+        needed = forward_nodes(self.graph)
+        for node in self.graph.nodes:
+            for value in node.results:
+                made.nodes[value.name]["forward"] = node in needed
+        for b, value in enumerate(self.values):
+            task = self.writer[b]
+            made.nodes[value.name].update(
+                bytes=self.bytes[b], workspace=self.workspace[task], output=self.output[b],
+                in_place=tuple((self.values[r].name, at) for r, w, at in self.hands_over[task] if w == b))
+        return made
 
     @property
     def order(self) -> tuple[int, ...]:

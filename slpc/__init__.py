@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .ir.graph import Graph
     from .matrices import hessian, jacobian
     from .passes.checkpoint import Plan
-    from .planning import curve, plan, schedule
+    from .planning import curve, plan, schedule, to_networkx
 
 __version__ = "0.1.0"
 
@@ -51,6 +51,7 @@ __all__ = [
     "program",
     "schedule",
     "tangent",
+    "to_networkx",
 ]
 
 _HOMES = {
@@ -59,6 +60,7 @@ _HOMES = {
     "adjoint": "api", "compile": "api", "gradcheck": "checking", "hessian": "matrices", "hvp": "api",
     "jacobian": "matrices", "load": "api", "parse": "api", "program": "decorator", "tangent": "api",
     "curve": "planning", "plan": "planning", "schedule": "planning",
+    "to_networkx": "planning",
 }
 
 

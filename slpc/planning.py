@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from . import api, units
 from .function import backend_named
@@ -50,8 +51,8 @@ def curve(program: api.Source, /, budgets: Sequence[float] = (0, 0.05, 0.1, 0.25
 def schedule(program: api.Source, order: Sequence[str], /, *, backend: str = "numpy") -> Plan:
     """The plan that runs the operations in this order: names of values, each as often as it is to be computed.
 
-    Views need not be named. The names are those of `plan(program).tasks.graph`, and of `graph.to_networkx()`. SlpError
-    E0601 where an operation reads what is not there or an output is missing, E0608 for a name that is none.
+    Views need not be named. The names are those of `to_networkx(program)`. SlpError E0601 where an operation reads what
+    is not there or an output is missing, E0608 for a name that is none.
     """
     graph = api.graph_of(program)
     target = backend_named(backend).TARGET
@@ -74,6 +75,18 @@ def schedule(program: api.Source, order: Sequence[str], /, *, backend: str = "nu
                             "an output stays once it is computed")
         lives(seen, chosen)
     return Plan(seen, tuple(chosen), None, None, "given", "default", "given", 0.0)
+
+
+def to_networkx(program: api.Source, /, *, backend: str = "numpy") -> Any:
+    """The program as a `networkx.DiGraph` for other planners: `Graph.to_networkx` of what the backend runs, with bytes
+    as padded in its arena and the attributes `workspace`, `in_place` and `forward` (`Tasks.to_networkx`).
+
+    An order of its names is run and counted by `schedule`.
+    """
+    graph = api.graph_of(program)
+    target = backend_named(backend).TARGET
+    with api.placed(graph.file):
+        return tasks(legalize(graph, target), target).to_networkx()
 
 
 def number(budget: float | str | None) -> float | None:

@@ -181,6 +181,33 @@ def test_an_order_from_elsewhere() -> None:
     assert code_of(slpc.schedule, graph, ["nothing", *names]) == "E0608"
 
 
+@pytest.mark.parametrize("name", list(SMALL))
+def test_another_planner_counts_the_same(name: str) -> None:
+    """From the attributes of the networkx graph alone: the bytes alive at each step of its own order."""
+    graph = slpc.adjoint(load(name))
+    found = slpc.to_networkx(graph)
+    owner = {x: d["view_of"] or x for x, d in found.nodes(data=True)}
+    steps = sorted((x for x, d in found.nodes(data=True) if d["bytes"] and d["op"] != "input"),
+                   key=lambda x: found.nodes[x]["order"])
+    last = {x: len(steps) if found.nodes[x]["output"] else at for at, x in enumerate(steps)}
+    for at, x in enumerate(steps):
+        for operand in {owner[p] for p in found.predecessors(x)} & last.keys():
+            last[operand] = max(last[operand], at)
+    alive: set[str] = set()
+    timeline = []
+    for at, x in enumerate(steps):
+        alive.add(x)
+        taken: dict[int, int] = {}
+        for operand, offset in found.nodes[x]["in_place"]:
+            if last[operand] == at:
+                taken.setdefault(offset, found.nodes[operand]["bytes"])
+        timeline.append(sum(found.nodes[y]["bytes"] for y in alive) + found.nodes[x]["workspace"] - sum(taken.values()))
+        alive = {y for y in alive if last[y] > at}
+    assert tuple(timeline) == slpc.schedule(graph, steps).timeline
+    assert sum(found.nodes[x]["flops"] for x in steps if found.nodes[x]["forward"]) == slpc.plan(
+        graph, policy="keep-all").forward_flops
+
+
 def test_what_cannot_be_asked() -> None:
     graph = slpc.adjoint(load("lecture"))
     for budget in (-1, float("nan"), "much"):
