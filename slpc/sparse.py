@@ -147,15 +147,14 @@ def products(of: Derivatives, gradient: Graph) -> Products:
 def _pattern(of: Derivatives, graph: Graph, outputs: Sequence[Value]) -> Pattern:
     """The pattern of some outputs in the inputs, given what the data say of indices and conditions."""
     settled = decided(graph, list(of.data))
-    found: tuple[Any, ...] = ()
+    known: dict[Value, Any] = {}
+    if settled is not None:
+        program, values = settled
+        known = dict(zip(values, build(program, values=len(values)).flat(**of.data)))
     try:
-        if settled is not None:
-            program, values = settled
-            found = build(program, values=len(values)).flat(**of.data)
-            return pattern(graph, of.inputs, outputs, dict(zip(values, found)))
+        return pattern(graph, of.inputs, outputs, known)
     except IndexError as error:
         raise SlpError(Diagnostic("E0406", str(error), "", graph.file)) from None
-    return pattern(graph, of.inputs, outputs)
 
 
 def _direct(found: Pattern, colour: Any) -> Any:
