@@ -104,7 +104,8 @@ def _elementwise(name: str) -> Callable[..., Any]:
             raise Fault("E0201", f"{name} takes {arity} operand{'s' if arity > 1 else ''}, not {len(operands)}")
         for x in operands:
             if not isinstance(x, Value | bool | int | float):
-                raise Fault("E0203", f"{name} takes values or numbers, not {describe(x)}")
+                hint = "stack([...]) makes an array of a list" if isinstance(x, list | tuple) else ""
+                raise Fault("E0203", f"{name} takes values or numbers, not {describe(x)}", hint)
         if not any(isinstance(x, Value) for x in operands) and name != "where":
             found = constants.elementwise(name, operands)
             if found is not None:
@@ -165,7 +166,7 @@ def _reduction(name: str) -> Callable[..., Any]:
             if len(more) > 1:
                 raise Fault("E0202", f"{name} takes one value", f"write {name}(x, axis=..., keepdims=...)")
             axis = more[0]
-        if isinstance(x, list | tuple) and axis is None:
+        if isinstance(x, list | tuple) and axis is None and not any(isinstance(item, list | tuple) for item in x):
             return _fold(reader, name, x)
         value = _array(reader, x, name)
         return reader.arrays.reduce(name, value, _axis(axis), bool(keepdims))

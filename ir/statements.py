@@ -12,6 +12,7 @@ from .entities import POISON, Helper, Poisoned, describe
 from .expressions import MOST_STEPS, PYTHON_ONLY, Expressions
 from .functions import FUNCTIONS
 from .graph import Builder, Constant, Value
+from .literals import short
 from .ops import OPS
 from .source import Chunk, Compound, Item, Source
 from .types import DTYPES, DType, TensorType
@@ -216,7 +217,8 @@ class Statements(Expressions):
         if isinstance(found, bool | int | float) and declared.shape == ():
             found = self.builder.constant(found, declared.dtype)
         if not isinstance(found, Value):
-            raise Fault("E0203", f"a value is needed here, not {describe(found)}")
+            hint = f"write full({declared.shape}, {short(found)})" if isinstance(found, bool | int | float) else ""
+            raise self.located(Fault("E0203", f"a value is needed here, not {describe(found)}", hint), statement.value)
         if found.type is not declared:
             code = "E0302" if found.shape == declared.shape else "E0301"
             raise self.located(Fault(code, f"'{statement.target.id}' is declared {declared}, but this is {found.type}"),
@@ -414,6 +416,8 @@ class Statements(Expressions):
             raise Fault("E0107", f"'{helper.name}' calls itself", "write a for loop with constant bounds")
         if len(self.calls) > _DEEPEST_CALL:
             raise Fault("E0102", "helpers call one another too deep")
+        if helper.library:  # as in NumPy, an array may be given as a list
+            arguments = [FUNCTIONS["stack"].build(self, a) if isinstance(a, list) else a for a in arguments]
         place, first = self.span(node), len(self.builder.nodes)
         scope = self._parameters(helper, arguments, keywords)
         saved = (self.scope, self.source, self.base, self.dead, self.stem, self.block, self.loops, self.depth)

@@ -54,7 +54,8 @@ def _spread(entries: tuple[Any, ...], shape: Shape) -> list[Any]:
         elif e is None or isinstance(e, slice | Value) or (isinstance(e, int) and not isinstance(e, bool)):
             spread.append(e)
         else:
-            raise Fault("E0203", f"an index is an integer, a slice, None, ... or an integer array, not {describe(e)}")
+            raise Fault("E0203", f"an index is an integer, a slice, None, ... or an integer array, not {describe(e)}",
+                        "stack([...]) makes an array of a list" if isinstance(e, list) else "")
     return spread + rest
 
 

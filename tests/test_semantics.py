@@ -99,6 +99,13 @@ def test_outputs_of_every_kind() -> None:
     assert [np.asarray(v).dtype.name for v in found[2:7]] == ["float64", "int64", "bool", "int32", "bool"]
 
 
+def test_lists_of_values_are_arrays_to_what_takes_arrays() -> None:
+    found = outputs("def f(x: f64 = 2.0):\n    return sum([[x, 1.0], [x, x]]), prod([x, x, 3.0]), mean([x, 5.0]), "
+                    "max([[x], [7.0]], axis=0), softmax([x, x]), cumsum([x, x, 1.0])\n", x=2.0)
+    for y, want in zip(found, (7.0, 12.0, 3.5, [7.0], [0.5, 0.5], [2.0, 4.0, 5.0]), strict=True):
+        np.testing.assert_array_equal(y, want)
+
+
 def test_integers_and_bools() -> None:
     i, j = np.array([7, -7, 2**31 - 1, 0], np.int32), np.array([2, 2, 3, 5], np.int32)
     expressions = {
