@@ -7,6 +7,14 @@ from collections.abc import Iterable, Sequence
 from .llvm_math import SELDOM, define
 from .llvm_writer import Writer
 
+_HALF = """\
+define internal half @__truncdfhf2(double %x) noinline #0 {
+  %single = fptrunc double %x to float
+  %half = fptrunc float %single to half
+  ret half %half
+}""".splitlines()
+"""What LLVM calls on x86 where a double that it knows to be a float's is rounded to half; no library has it for sure."""
+
 
 def module(head: Sequence[str], writers: Iterable[Writer], more: Sequence[str], inline: bool) -> str:
     """The module's text. `more` are functions that stand as they are, with their declarations among them."""
@@ -25,6 +33,8 @@ def module(head: Sequence[str], writers: Iterable[Writer], more: Sequence[str], 
     lines = [*head, *(declared[name] for name in sorted(declared)), ""]
     for w in bodies:
         lines += [*w.lines, ""]
+    if any(" half" in line for w in bodies for line in w.lines):
+        lines += [*_HALF, ""]
     lines += [*more, 'attributes #0 = { nounwind "prefer-vector-width"="512" }',
               '!0 = !{!"branch_weights", i32 1, i32 10000}', "!1 = !{}",
               '!2 = !{!"branch_weights", i32 10000, i32 1}']

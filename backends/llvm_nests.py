@@ -367,7 +367,7 @@ def _cumsum(w: Loops, node: Node, scope: Scope) -> None:
 def _matmul(w: Loops, node: Node, scope: Scope) -> None:
     a, b = node.operands
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
-    if a.dtype in (f32, f64) and m * k * n >= SMALL_PRODUCT:
+    if a.dtype in (f32, f64) and m * k * n >= SMALL_PRODUCT and k > 1:
         _blas(w, node, scope)
         return
     batch = a.shape[:-2]

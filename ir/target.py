@@ -41,6 +41,7 @@ class Target:
     computed_in: Mapping[tuple[str, DType], DType] = field(default_factory=dict)
     products_as_blas: bool = False
     contracts: bool = False
+    inlines: bool = False
     row_by_row: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     in_place: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     workspace: Callable[[Node], int] = no_workspace

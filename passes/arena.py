@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ..ir.graph import Graph, Node, Value
@@ -28,9 +28,10 @@ class Placement:
     heirs: Mapping[Value, Value]
 
 
-def place(graph: Graph, target: Target) -> Placement:
-    """The arena of a program as it is scheduled. The same for the same program, whatever the hash seed."""
-    seen = tasks(graph, target)
+def place(graph: Graph, target: Target, inlined: Collection[Node] = ()) -> Placement:
+    """The arena of a program as it is scheduled, in which nodes that are `inlined` have no place. The same for the same
+    program, whatever the hash seed."""
+    seen = tasks(graph, target, inlined)
     alive = lives(seen, seen.order)
     units, home, workspaces = _units(seen, alive)
     kept = {unit for copy, (unit, _) in enumerate(home) if seen.output[alive.buffer[copy]]}

@@ -6,7 +6,7 @@ all the time and are not counted, so they do not appear.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..ir.graph import Constant, Graph, Node, Value, buffer
 from ..ir.layout import layout, rowwise, sliced
 from ..ir.shapes import Index, disjoint
 from ..ir.target import Target
+from .inlining import operands_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,23 +75,25 @@ class Tasks:
         return tuple(range(len(self.nodes)))
 
 
-def tasks(graph: Graph, target: Target) -> Tasks:
-    """The tasks of a graph that is legal for the target (`passes.legalize`)."""
-    nodes = tuple(n for n in graph.nodes if not n.op.view)
+def tasks(graph: Graph, target: Target, inlined: Collection[Node] = ()) -> Tasks:
+    """The tasks of a graph that is legal for the target (`passes.legalize`). Nodes that are `inlined` belong to the
+    task of their reader (`passes.inlining`)."""
+    nodes = tuple(n for n in graph.nodes if not n.op.view and n not in inlined)
     values = tuple(v for n in nodes for v in n.results)
     number = {v: i for i, v in enumerate(values)}
     kept = {buffer(v) for v in graph.outputs}
     reads, writes, hands_over = [], [], []
     readers: list[list[int]] = [[] for _ in values]
     for task, node in enumerate(nodes):
-        roots = [buffer(v) for v in node.operands]
+        operands = list(operands_of(node, inlined))
+        roots = [buffer(v) for v in operands]
         found = tuple(dict.fromkeys(number[r] for r in roots if r in number))
         for b in found:
             readers[b].append(task)
         reads.append(found)
         writes.append(tuple(number[v] for v in node.results))
         hands_over.append(tuple((number[r], number[node.result], at)
-                                for r, at in _heirlooms(node, roots, target) if r in number))
+                                for r, at in _heirlooms(node, operands, target) if r in number))
     needed = forward_nodes(graph)
     return Tasks(
         graph, target, nodes, tuple(reads), tuple(writes), tuple(hands_over),
@@ -99,24 +102,30 @@ def tasks(graph: Graph, target: Target) -> Tasks:
         tuple(target.padded(v.type.bytes) for v in values), tuple(v in kept for v in values))
 
 
-def _heirlooms(node: Node, roots: Sequence[Value], target: Target) -> list[tuple[Value, int]]:
-    """The operands' buffers over which the result may lie, each with its offset in bytes in the result."""
+def _heirlooms(node: Node, operands: Sequence[Value], target: Target) -> list[tuple[Value, int]]:
+    """The operands' buffers over which the result may lie, each with its offset in bytes in the result. `operands` are
+    those of the task."""
     if node.op.name == "place":
-        return _pieces(node, roots)
-    return [(roots[p], 0) for p in target.in_place.get(node.op.name, ()) if _replaceable(node, roots, p)]
+        return _pieces(node)
+    own = [node.operands[p] for p in target.in_place.get(node.op.name, ())]
+    if not own:
+        return []
+    inner = [v for v in operands if v not in node.operands]
+    return [(buffer(v), 0) for v in (*own, *inner) if _replaceable(node, operands, v)]
 
 
-def _replaceable(node: Node, roots: Sequence[Value], position: int) -> bool:
+def _replaceable(node: Node, operands: Sequence[Value], value: Value) -> bool:
     """May the result be written over this operand? It is the whole of its buffer, element for element, and no other
     operand looks into that buffer differently."""
-    if node.operands[position].type is not node.result.type:
+    root = buffer(value)
+    if value.type is not node.result.type or isinstance(root, Constant):
         return False
-    same = [v for v, r in zip(node.operands, roots, strict=True) if r is roots[position]]
-    return all(_whole(v, roots[position]) for v in same)
+    return all(_whole(v, root) for v in operands if buffer(v) is root)
 
 
-def _pieces(node: Node, roots: Sequence[Value]) -> list[tuple[Value, int]]:
+def _pieces(node: Node) -> list[tuple[Value, int]]:
     """What a `place` puts together without gaps or overlaps can be written where it belongs from the beginning."""
+    roots = [buffer(v) for v in node.operands]
     at: Sequence[Index] = node.attributes["at"]
     size = sum(v.type.size for v in node.operands)
     if size != node.result.type.size or not disjoint(at) or len(set(roots)) != len(roots):

@@ -340,8 +340,9 @@ def build(graph: Graph, *, values: int, wrt: Sequence[str] = (), seeds: Sequence
              and not module.TARGET.by_elements(legal))
     if arena:
         from .passes.arena import place
+        from .passes.inlining import inlined
 
-        text = emit(legal, place(legal, module.TARGET))
+        text = emit(legal, place(legal, module.TARGET, inlined(legal) if module.TARGET.inlines else ()))
     else:
         text = emit(legal)
     try:

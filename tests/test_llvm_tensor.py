@@ -27,6 +27,7 @@ from slpc.ir.parse import parse
 from slpc.ir.types import DTYPES
 from slpc.ir.verify import verify
 from slpc.passes.arena import place
+from slpc.passes.inlining import inlined
 from slpc.passes.legalize import legalize
 from slpc.passes.schedule import scheduled
 from slpc.passes.tasks import tasks
@@ -42,7 +43,7 @@ def load(name: str, **constants: Any) -> Graph:
 def loops(graph: Graph) -> Any:
     """The program as loops, however small it is."""
     legal = verify(legalize(graph, TARGET))
-    return llvm_backend.load(llvm_backend.emit(legal, place(legal, TARGET)))
+    return llvm_backend.load(llvm_backend.emit(legal, place(legal, TARGET, inlined(legal))))
 
 
 def by_numpy(graph: Graph) -> Any:
@@ -216,7 +217,41 @@ def test_random_programs(drawn: Program) -> None:
     inputs = [np.asarray(drawn.inputs.get(v.name, np.ones(v.shape, v.dtype.numpy)[()])) for v in graph.inputs]
     seen = tasks(graph, TARGET)
     for each in (graph, scheduled(seen, random_order(seen, 0))):
+        assert place(each, TARGET, inlined(each)).live_peak <= place(each, TARGET).live_peak
         agree(each, inputs, 1000.0 if any(v.dtype.name == "f64" for v in each.values()) else 30.0)
+
+
+# Inlining --------------------------------------------------------------------------------------------------------
+
+def inner(text: str) -> set[str]:
+    """The values that their readers compute."""
+    return {node.result.name for node in inlined(legalize(parse(text), TARGET))}
+
+
+def test_a_chain_is_one_loop() -> None:
+    text = ("def f(x: f32[900], y: f32[900]):\n    a = exp(x)\n    b = a * y\n    c = b + a\n    s = sum(c)\n"
+            "    return s\n")
+    assert inner(text) == {"b", "c"}  # a has two readers
+    mask = "def f(x: f32[9, 9]):\n    i = arange(9)\n    m = i[:, None] < i\n    y = where(m, x, 0.0)\n    return y\n"
+    assert inner(mask) == {"i", "m"}
+
+
+def test_what_would_take_more_memory_stays() -> None:
+    text = ("def f(x: f32[30, 30]):\n    a = x @ x\n    b = a @ x\n{}    c = a * b\n{}    d = e + c\n"
+            "    return d @ d\n")
+    product = "    e = x @ x.T\n"
+    assert inner(text.format(product, "")) == {"c"}
+    assert inner(text.format("", product)) == set()  # a and b would be kept longer, and c is only as large as one
+
+
+def test_the_result_lies_over_what_a_chain_reads_last() -> None:
+    text = ("def f(x: f32[30, 30]):\n    a = x @ x\n    b = exp(a)\n    c = b + x\n    d = c * c.T\n"
+            "    return d @ d\n")
+    graph = legalize(parse(text), TARGET)
+    placement = place(graph, TARGET, inlined(graph))
+    heirs = {v.name: heir.name for v, heir in placement.heirs.items()}
+    assert heirs == {"a": "c"}
+    agree(graph, [np.random.default_rng(0).uniform(-1, 1, (30, 30)).astype(np.float32) / 9])
 
 
 # Memory, threads, text -------------------------------------------------------------------------------------------
@@ -227,7 +262,8 @@ def test_the_peak_is_the_arenas(name: str) -> None:
     larger = {"mlp": dict(L=8, d=64, m=500), "attention": dict(T=512), "transformer": dict(L=2, d=32, T=64, V=256)}
     f = slpc.compile(load(name, **larger[name]), grad=True, backend="llvm")
     inputs = samples.draw(f.graph, 0)
-    size = place(f.graph, TARGET).size
+    size = place(f.graph, TARGET, inlined(f.graph)).size
+    assert size <= place(f.graph, TARGET).size
     f(**inputs)
     given = f.buffers()
     f(**inputs, out=given)
