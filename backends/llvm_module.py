@@ -13,7 +13,7 @@ define internal half @__truncdfhf2(double %x) noinline #0 {
   %half = fptrunc float %single to half
   ret half %half
 }""".splitlines()
-"""What LLVM calls on x86 where a double that it knows to be a float's is rounded to half; no library has it for sure."""
+"""What LLVM calls on x86 where a double that it knows to be a float's is rounded to half: no library surely has it."""
 
 
 def module(head: Sequence[str], writers: Iterable[Writer], more: Sequence[str], inline: bool) -> str:
