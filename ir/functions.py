@@ -26,22 +26,37 @@ Number = bool | int | float
 
 # What an argument must be ----------------------------------------------------------------------------------------
 
-def _array(reader: Expressions, x: Any, what: str) -> Value:
-    """A value; a number becomes a constant, a list of values is stacked."""
+_MOST_AXES = 64  # NumPy's own limit
+
+
+def _array(reader: Expressions, x: Any, what: str, axes: int = 0, made: dict[int, Value] | None = None) -> Value:
+    """A value; a number becomes a constant, a list of values is stacked.
+
+    `axes` is how deep in a list x stands, `made` has what the lists in it came to: one that stands there often is
+    stacked once.
+    """
     if isinstance(x, Value):
         return x
+    if axes > _MOST_AXES:
+        raise Fault("E0203", f"{what} takes a list of at most {_MOST_AXES} lists within one another")
     if isinstance(x, list | tuple) and x:
-        return reader.arrays.stack(_arrays(reader, x, what))
+        made = {} if made is None else made
+        if id(x) not in made:
+            made[id(x)] = reader.arrays.stack(_arrays(reader, x, what, axes, made))
+        return made[id(x)]
     if isinstance(x, bool | int | float):
         return reader.arrays.constant(x, bool_ if isinstance(x, bool) else i64 if isinstance(x, int) else f64)
     raise Fault("E0203", f"{what} takes a value, not {describe(x)}")
 
 
-def _arrays(reader: Expressions, items: Any, what: str) -> list[Value]:
+def _arrays(reader: Expressions, items: Any, what: str, axes: int = 0,
+            made: dict[int, Value] | None = None) -> list[Value]:
     """Values of one dtype from a list of values and numbers."""
     if isinstance(items, Value) or not isinstance(items, list | tuple):
         raise Fault("E0203", f"{what} takes a list of values, not {describe(items)}", f"write {what}([a, b])")
-    nested = [_array(reader, x, what) if isinstance(x, list | tuple) else x for x in items]
+    made = {} if made is None else made
+    nested = [_array(reader, x, what, axes + 1, made) if isinstance(x, list | tuple) else x
+              for x in reader.iterate(items)]
     for x in nested:
         if not isinstance(x, Value | bool | int | float):
             raise Fault("E0203", f"{what} takes values, not {describe(x)}")

@@ -213,6 +213,8 @@ def test_advice_of_pythons_parser_is_not_printed(recwarn: pytest.WarningsRecorde
     "".join(" " * i + "if True:\n" for i in range(200)) + " " * 200 + "x = 1", "x = 1 << 10 ** 10", "x = 1e308 * 10",
     "def f(x: f64):\n    xs = [x]\n    for i in range(40):\n        xs = xs + xs\n    return sum(xs)",
     "def f(x: f64):\n    xs = [x]\n    xs.append(xs)\n    return sum(xs)",
+    "def f(x: f64):\n    xs = [x]\n    xs.append(xs)\n    return stack(xs)",
+    "def f(x: f64):\n    xs = [x]\n    for i in range(40):\n        xs = [xs, xs]\n    return sum(xs)",
 ], ids=lambda text: repr(text[:20]))
 def test_texts_made_to_hurt(text: str) -> None:
     survives(text)
