@@ -263,7 +263,8 @@ _code("E0603", "a memory limit that cannot be met",
       """No plan that we know of fits into so little memory, whatever is computed again. The message says the least that
       was reached, the least that is possible at all, and the operation whose operands and results set it.""",
       "slpc plan programs/mlp.slp --memory 1kB", "slpc plan programs/mlp.slp --memory 1MB")
-_code("E0604", "an unknown policy", "The textbook's choices of what to keep are keep-all, blocks, sqrt and no-square.",
+_code("E0604", "an unknown policy",
+      "The textbook's choices of what to keep are keep-all, blocks, sqrt, no-square and min-cut.",
       "slpc plan FILE --policy keepall", "slpc plan FILE --policy keep-all")
 _code("E0605", "a pattern that names no value", "`--keep` takes names of values, with * and ? as in a shell.",
       "slpc plan programs/mlp.slp --keep 'Z*'", "slpc plan programs/mlp.slp --keep 'X*'")

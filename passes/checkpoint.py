@@ -23,6 +23,7 @@ from ..ir.target import Target
 from .arena import Placement, place
 from .bounds import Bound, lower_bound
 from .chain import Programme
+from .contract import contract
 from .exact import exact
 from .legalize import legalize
 from .liveness import Lives, lives
@@ -46,7 +47,8 @@ FAR = 3
 EFFORTS = {"quick": 1, "default": 2, "proof": 6}
 """Rounds of local search from each start, and how many of the chain's orders are starts."""
 SOLVED = {"quick": 0, "default": 32, "proof": 80}
-"""Programs of up to so many tasks are also given to the solver (`passes.exact`), where OR-tools is installed."""
+"""Programs of up to so many tasks are also given to the solver (`passes.exact`), where OR-tools is installed. Those of
+so many after contraction are given to it for their order alone, which takes it seconds."""
 
 
 @dataclass(frozen=True)
@@ -262,7 +264,9 @@ class Planner:
         self.base = sum(seen.flops)
         self.archive = Archive()
         self.climbed = 0
-        self.solved = len(seen.nodes) <= SOLVED[effort] and find_spec("ortools") is not None
+        few = SOLVED[effort] if find_spec("ortools") is not None else 0
+        self.solved = len(seen.nodes) <= few
+        self.order_solved = len(seen.nodes) <= 3 * few and len(contract(seen).tasks.nodes) <= few
         self.effort = effort
         self.bounds: dict[float, int] = {}
         self.interrupted = ""
@@ -347,7 +351,7 @@ class Planner:
         for order, by in starts.items():
             name = f"search from {by.removeprefix('search from ')}"
             Search(self.tasks, order, most, partial(self.archive.add, by=name)).polish(0, self.rounds)
-        if self.solved:
+        if self.solved or (self.order_solved and budget == 0):
             self._solve(budget, self.archive.within(most))
 
     def _solve(self, budget: float, best: Found) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from planning_instances import instance
 
 import slpc
 from slpc.ir.diagnostics import SlpError
@@ -139,6 +140,13 @@ def f(x: f64[1000]):
     assert plan.recompute_flops == 0
     assert plan.keep_all_bytes >= 3 * 8000
     assert plan.lives.peak <= 8000 + 64
+
+
+@pytest.mark.parametrize("name", ["chain", "second"])
+def test_the_order_alone_of_a_small_program_is_proven(name: str) -> None:
+    """Local search alone takes 30% more than needed of the Hessian-vector product."""
+    planner = Planner(instance(name), "default")
+    assert planner.within_budget(0).peak == planner.proved(0)
 
 
 def test_a_chain_is_cut_at_its_layers() -> None:
