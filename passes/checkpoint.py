@@ -320,9 +320,10 @@ class Planner:
         bound = lower_bound(seen, math.inf)
         alive = lives(seen, least.order)
         forced = seen.nodes[least.order[alive.peak_step]].result
+        at = ", ".join(f"'{seen.nodes[t].result.name}'" for t in bound.tasks) or "the program"
         return Fault("E0603", f"no plan fits into {limit:,} bytes: the least that was found is {least.peak:,} bytes, "
                               f"and nothing can go below {bound.bytes:,}",
-                     f"the peak is at '{forced.name}'; {bound.reason}")
+                     f"the peak is at '{forced.name}'; the bound: {bound.reason}, {at}")
 
     def _climb(self, rung: int) -> None:
         """Search at each rung up to this one. Ctrl-C ends it, and what has been found is taken."""
