@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-ROUTINES = ("sgemm", "dgemm")
+ROUTINES = ("sgemm", "dgemm", "sgemv", "dgemv")
 """In the order of the table that emitted code is given."""
 
 

@@ -388,30 +388,42 @@ def _blas(w: Loops, node: Node, scope: Scope) -> None:
     """Row by row C = A B is, column by column, C' = B' A': the operands change places. Batches are a loop."""
     a, b = node.operands
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
-    of_f64 = a.dtype is f64
-    t = "double" if of_f64 else "float"
+    left, right = layout(a), layout(b)
+    assert left is not None and right is not None
+    vector = m == 1 or n == 1
+    t = "double" if a.dtype is f64 else "float"
+    entry = w.line("ptr", f"getelementptr ptr, ptr %blas, i64 {2 * vector + (a.dtype is f64)}")
+    routine = w.line("ptr", f"load ptr, ptr {entry.name}, align 8, !invariant.load !1")
     one, zero = (_fixed(w, f"{t}.{number}", t, float_text(float(number), t)) for number in (1, 0))
-    entry = w.line("ptr", f"getelementptr ptr, ptr %blas, i64 {1 if of_f64 else 0}")
-    gemm = w.line("ptr", f"load ptr, ptr {entry.name}, align 8, !invariant.load !1")
-    flags, steps = [], []
-    for value in (b, a):
-        lies = layout(value)
-        assert lies is not None and lies.matrix
-        flag, step = _as_blas(lies)
-        flags.append(_fixed(w, f"char.{flag}", "i8", str(ord(flag))))
-        steps.append(_integer(w, step))
     accesses: dict[object, Access] = {
         "a": access(w, a, scope), "b": access(w, b, scope), "c": _written(w, node.result, scope)}
-    batch = a.shape[:-2]
     accesses = {key: Access(x.at, x.dtype, x.strides[:-2], x.numbers) for key, x in accesses.items()}
-    shape, over = collapsed(batch, accesses)
+    shape, over = collapsed(a.shape[:-2], accesses)
+
+    def matrices(here: Accesses) -> list[str]:
+        (flag_b, step_b), (flag_a, step_a) = _as_blas(right), _as_blas(left)
+        return [_letter(w, flag_b), _letter(w, flag_a), *(_integer(w, size) for size in (n, m, k)), one, here["b"].at,
+                _integer(w, step_b), here["a"].at, _integer(w, step_a), zero, here["c"].at, _integer(w, n)]
+
+    def matrix_by_vector(here: Accesses) -> list[str]:
+        turned = Layout((n, k), (right.strides[-1], right.strides[-2]))
+        whole, x, matrix, stride = ((left, "b", "a", right.strides[-2]) if n == 1 else
+                                    (turned, "a", "b", left.strides[-1]))
+        flag, step = _as_blas(whole)
+        rows, columns = whole.shape[-2:]
+        sizes = (columns, rows) if flag == "N" else (rows, columns)
+        return [_letter(w, "T" if flag == "N" else "N"), *(_integer(w, size) for size in sizes), one, here[matrix].at,
+                _integer(w, step), here[x].at, _integer(w, stride), zero, here["c"].at, _integer(w, 1)]
 
     def call(here: Accesses) -> None:
-        given = [*flags, _integer(w, n), _integer(w, m), _integer(w, k), one, here["b"].at, steps[0], here["a"].at,
-                 steps[1], zero, here["c"].at, _integer(w, n)]
-        w.lines.append(f"  call void {gemm.name}({', '.join(f'ptr {x}' for x in given)})")
+        given = (matrix_by_vector if vector else matrices)(here)
+        w.lines.append(f"  call void {routine.name}({', '.join(f'ptr {x}' for x in given)})")
 
     w.nest(shape, over, call)
+
+
+def _letter(w: Loops, flag: str) -> str:
+    return _fixed(w, f"char.{flag}", "i8", str(ord(flag)))
 
 
 def _as_blas(lies: Layout) -> tuple[str, int]:

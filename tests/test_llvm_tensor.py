@@ -143,15 +143,17 @@ def test_sums_of_f32_are_rounded_once() -> None:
 
 
 LAYOUTS = ["x @ y", "x @ y.mT.mT[:, ::-1]", "(x.T).T @ y", "x[:, 1:] @ y[1:]", "y.T @ x.T", "x[:, ::-1] @ y[::-1]",
-           "broadcast_to(x[0], (30, 20)) @ y", "x[:1] @ y", "x @ y[:, :1]", "(x @ y)[::2] @ y.T"]
+           "broadcast_to(x[0], (60, 40)) @ y", "x[:1] @ y", "x @ y[:, :1]", "(x @ y)[::2] @ y.T",
+           "x @ y[:, 3]", "y.T @ x[2]", "x[:, 1] @ (x @ y)", "y[4] @ y[:9].T", "x[::2] @ y[:, 1:2]", "x[:, :1] @ y[:1]",
+           "x.T @ broadcast_to(y[0, 0], (60,))"]
 
 
 @pytest.mark.parametrize("dtype", ["f64", "f32", "bf16", "i64"])
 @pytest.mark.parametrize("expression", LAYOUTS)
 def test_products(expression: str, dtype: str) -> None:
-    """As a BLAS takes its operands, and as it does not."""
+    """As a BLAS takes its operands, and as it does not; vectors too."""
     rng = np.random.default_rng(9)
-    graph = parse(f"def f(x: {dtype}[30, 20], y: {dtype}[20, 25]):\n    return {expression}\n")
+    graph = parse(f"def f(x: {dtype}[60, 40], y: {dtype}[40, 50]):\n    return {expression}\n")
     agree(graph, [(rng.uniform(-1, 1, v.shape) * 9).astype(v.dtype.numpy) for v in graph.inputs])
 
 
