@@ -25,7 +25,8 @@ SOLVABLE = 200
 """The solver is asked about so many units at the most, for so much of its deterministic time:"""
 SOLVER_TIME = 2.0
 CLOSE = 1.01
-"""A packing within this factor of the live peak is good enough."""
+PAGE = 1024
+"""A packing within this factor of the live peak, or so many bytes above it, is good enough."""
 HARDLY_MORE = 1.005
 """What a packing with some units lowest may take, beside the best one."""
 
@@ -56,10 +57,10 @@ def pack(units: Sequence[Unit], alignment: int, goal: int, kept: Container[int] 
         return by_time
     search = _Search(units, alignment, goal)
     low = search.best([search.with_lowest(kept)], WORK // 4)
-    if size(units, low) <= goal * CLOSE:
+    if size(units, low) <= max(goal * CLOSE, goal + PAGE):
         return low
     best = min(by_time, search.best(search.orders(), 0), key=lambda offsets: size(units, offsets))
-    if size(units, best) > goal * CLOSE:
+    if size(units, best) > max(goal * CLOSE, goal + PAGE):
         solved = _solved(units, alignment, int(goal * CLOSE))
         best = min(best, solved or search.best(search.orders(), WORK), key=lambda offsets: size(units, offsets))
     return low if size(units, low) <= HARDLY_MORE * size(units, best) else best
@@ -119,7 +120,7 @@ class _Search:
                 found = size(self.units, offsets), offsets
                 if best is None or found[0] < best[0]:
                     best = found
-                if best[0] <= self.goal * CLOSE:
+                if best[0] <= max(self.goal * CLOSE, self.goal + PAGE):
                     return best[1]
                 sticking = [u for u in order if offsets[u] + self.sizes[u] > self.goal]
                 moved = choice.choice(sticking)

@@ -18,6 +18,7 @@ from slpc.ir.verify import verify
 from slpc.passes.bounds import lower_bound
 from slpc.passes.checkpoint import Archive, Planner
 from slpc.passes.liveness import lives
+from slpc.passes.packing import PAGE
 from slpc.passes.policies import POLICIES, squares
 from slpc.passes.segments import chains
 from slpc.samples import draw
@@ -107,7 +108,8 @@ def test_results_are_the_same_to_the_bit(name: str) -> None:
 @pytest.mark.parametrize("name", ["mlp", "transformer", "lstm"])
 def test_the_arena_is_close_to_the_live_peak(name: str) -> None:
     for plan in slpc.curve(slpc.adjoint(load(name)), (0, 0.5), effort="quick"):
-        assert plan.lives.peak <= plan.peak_bytes <= 1.05 * plan.lives.peak
+        # Below a kilobyte a closer packing is not looked for.
+        assert plan.lives.peak <= plan.peak_bytes <= max(1.02 * plan.lives.peak, plan.lives.peak + PAGE)
 
 
 def test_a_memory_limit_is_kept_with_least_recomputation() -> None:
