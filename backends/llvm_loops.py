@@ -169,13 +169,13 @@ class Loops(Writer):
             self.lines.append(f"  store {stored.kind} {one.name}, ptr {at.name}, align {align}")
 
     def sweep(self, n: int, accesses: Accesses, widths: Sequence[int], body: Body) -> None:
-        """Along the one axis that the accesses have left: `body` at as many lanes as `widths` says, widest first."""
+        """Along the last axis that the accesses have: `body` at as many lanes as `widths` says, widest first."""
         start = 0
         for lanes in widths:
             stop = start + (n - start) // lanes * lanes
 
             def step(i: str, lanes: int = lanes) -> None:
-                here = {key: _still(self.advanced(a, i), a) for key, a in accesses.items()}
+                here = {key: _still(self.advanced(a, i, len(a.strides) - 1), a) for key, a in accesses.items()}
                 with self.at_lanes(lanes):
                     body(here)
 

@@ -171,7 +171,12 @@ def _assign(w: Loops, expression: Expression, value: Value, target: Access, scop
         else:
             w.sweep(shape[-1], here, _widths(lanes, shape[-1]), body)
 
-    w.nest(shape[:-1], accesses, row)
+    if len(shape) > 1 and any(a.strides[-2] == 1 and a.strides[-1] > 1 for a in accesses.values()):
+        # A transposed operand: down some columns at a time, so that what is fetched with an element is used.
+        w.nest(shape[:-2], accesses, lambda block: w.sweep(
+            shape[-1], block, _widths(lanes, shape[-1]), lambda columns: w.nest(shape[-2:-1], columns, body)))
+    else:
+        w.nest(shape[:-1], accesses, row)
 
 
 def _added(a: Lane, b: Lane) -> Lane:
