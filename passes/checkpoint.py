@@ -49,6 +49,8 @@ EFFORTS = {"quick": 1, "default": 2, "proof": 6}
 SOLVED = {"quick": 0, "default": 32, "proof": 80}
 """Programs of up to so many tasks are also given to the solver (`passes.exact`), where OR-tools is installed. Those of
 so many after contraction are given to it for their order alone, which takes it seconds."""
+ASKED = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0, math.inf)
+"""It is asked at these rungs of the ladder."""
 
 
 @dataclass(frozen=True)
@@ -352,7 +354,7 @@ class Planner:
         for order, by in starts.items():
             name = f"search from {by.removeprefix('search from ')}"
             Search(self.tasks, order, most, partial(self.archive.add, by=name)).polish(0, self.rounds)
-        if self.solved or (self.order_solved and budget == 0):
+        if budget in ASKED and (self.solved or (self.order_solved and budget == 0)):
             self._solve(budget, self.archive.within(most))
 
     def _solve(self, budget: float, best: Found) -> None:
