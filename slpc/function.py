@@ -348,7 +348,7 @@ def build(graph: Graph, *, values: int, wrt: Sequence[str] = (), seeds: Sequence
     try:
         entry = module.load(text, batch=True) if batch else module.load(text)
     except ModuleNotFoundError as error:
-        if error.name != "scipy":
+        if (error.name or "").partition(".")[0] != "scipy":
             raise
         raise SlpError(Diagnostic("E0502", f"the code emitted for {graph.name} needs SciPy, which is not installed",
                                   "pip install 'slpc[special]'", graph.file)) from None

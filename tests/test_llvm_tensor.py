@@ -4,6 +4,7 @@ too, in as much memory as the plan says."""
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import tracemalloc
 from pathlib import Path
@@ -19,7 +20,7 @@ from test_operations import sample as operands
 
 import slpc
 from slpc import samples
-from slpc.backends import llvm_backend, llvm_loops, llvm_nests, numpy_backend
+from slpc.backends import blas, llvm_backend, llvm_loops, llvm_nests, numpy_backend
 from slpc.backends.llvm_backend import TARGET
 from slpc.ir.graph import Graph
 from slpc.ir.ops import OPS
@@ -306,6 +307,16 @@ def test_the_text_is_enough() -> None:
     text = llvm_backend.emit(graph, placement)
     assert text == llvm_backend.emit(graph, place(graph, TARGET))
     assert f"; arena {placement.size} " in text
+
+
+def test_without_scipy_there_are_no_large_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    blas.table.cache_clear()
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.setitem(sys.modules, "scipy.linalg", None)
+    with pytest.raises(slpc.SlpError) as caught:
+        slpc.compile(parse("def f(x: f32[60, 60]):\n    return x @ x\n"), backend="llvm")
+    assert caught.value.code == "E0502"
+    slpc.compile(parse("def f(x: f32[9000]):\n    return exp(x)\n"), backend="llvm")
 
 
 def test_axes_that_lie_end_to_end_are_one() -> None:
