@@ -51,7 +51,7 @@ class _Module:
 
     def sizes(self) -> list[str]:
         """The constants of the module."""
-        ends = [self.placement.offsets[buffer(v)] + v.type.bytes for v in self.arrays if buffer(v).shape]
+        ends = [self.placement.offsets[buffer(v)] + v.type.bytes for v in self.arrays]
         return ["", f"SIZE = {self.placement.size}  # bytes of the arena",
                 f"OUTPUTS = {max(ends, default=0)}  # bytes of it that the outputs reach"]
 
@@ -202,9 +202,6 @@ class _Function:
                 self._node(node)
             self._free(module.dying.get(at, ()))
         if steps.stop == len(module.graph.nodes):
-            for v in module.arrays:
-                if not buffer(v).shape:
-                    self.lines.append(f"np.copyto({self._output(v)}, {self.array(buffer(v))})")
             scalars = [f"{self.array(v)}" if not buffer(v).shape else f"{self.array(v)}[()]" for v in module.scalars]
             self.lines.append(f"return {', '.join(scalars)}{',' if len(scalars) == 1 else ''}")
         return self
@@ -222,11 +219,6 @@ class _Function:
                 self.read["block"] = None
                 self.lines.append(f"block[{start}:{start + v.type.bytes}] = 255  # {self.name(v)}")
 
-    def _output(self, value: Value) -> str:
-        """An output that nothing computes in place: an argument."""
-        self.known.discard(value)
-        return self.array(value)
-
     def _node(self, node: Node) -> None:
         result = node.result
         if result.shape:
@@ -235,6 +227,9 @@ class _Function:
         lines = lower(node, lambda v: self.name(v) if v is result else self.array(v))
         self.lines += lines
         self.known.add(result)
+        # An array of one element that an output makes of a scalar is an argument: it is filled at once.
+        self.lines += [f"np.copyto({self.name(v)}, {self.name(result)})" for v in self.module.arrays
+                       if buffer(v) is result]
         if result in self.module.slots:
             self.lines.append(f"values[{self.module.slots[result]}] = {self.name(result)}")
 

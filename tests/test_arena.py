@@ -25,6 +25,7 @@ from slpc.ir.verify import verify
 from slpc.passes.arena import Placement, place
 from slpc.passes.legalize import legalize
 from slpc.passes.liveness import lives
+from slpc.passes.packing import PAGE
 from slpc.passes.schedule import scheduled
 from slpc.passes.tasks import tasks
 
@@ -182,12 +183,23 @@ def test_random_programs(program: Program) -> None:
         assert_same_bits(in_arena(each)(*inputs, out=buffers(each)), expected)
 
 
+def test_outputs_that_are_arrays_of_one_scalar() -> None:
+    f = slpc.compile(slpc.parse("""
+def f(x: f64[3], y: f64[2]):
+    z = reshape(sum(x), (1, 1))
+    return z @ reshape(y, (1, 2)), z, max(x, axis=-1, keepdims=True)
+"""))
+    wanted = [[6.0, 12.0]], [[6.0]], [3.0]
+    for found in (f([1, 2, 3], [1, 2]), f([1, 2, 3], [1, 2], out=f.buffers())):
+        assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_no_two_live_values_overlap(name: str) -> None:
     graph = legal(name)
     placement = place(graph, TARGET)
     check_no_overlap(graph, placement)
-    assert placement.live_peak <= placement.size <= 1.02 * placement.live_peak
+    assert placement.live_peak <= placement.size <= max(1.02 * placement.live_peak, placement.live_peak + PAGE)
 
 
 @pytest.mark.parametrize("sizes", ["as declared", "larger"])
