@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ..ir.graph import Constant, Node, Value, buffer
+from ..ir.graph import Constant, Node, Value, buffer, stays_below
 from ..ir.layout import Layout, layout, rowwise, sliced
 from ..ir.shapes import disjoint
 from ..ir.tables import rows
@@ -486,7 +486,7 @@ def _row_at(w: Loops, node: Node, indices: Sequence[Value], lies: Layout, start:
         if index.kind != "i64":
             index = w.cast(index, "sext", "i64")
         length = lies.shape[axis]
-        if not _within(value, length):
+        if not stays_below(value, length):
             scope.fault(w, node, index, length)
             index = w.select(index < 0, index + length, index)
         step = index * lies.strides[axis]
@@ -496,16 +496,6 @@ def _row_at(w: Loops, node: Node, indices: Sequence[Value], lies: Layout, start:
 
 def _stored(dtype: DType) -> str:
     return f"i{8 * dtype.bytes}"
-
-
-def _within(value: Value, length: int) -> bool:
-    """Is it an arange that stays below the length, in whatever shape?"""
-    made = buffer(value).node
-    if made is None or made.op.name != "arange":
-        return False
-    a = made.attributes
-    taken = range(a["start"], a["stop"], a["step"])
-    return not taken or (min(taken[0], taken[-1]) >= 0 and max(taken[0], taken[-1]) < length)
 
 
 @_rule("gather")

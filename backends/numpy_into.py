@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-from ..ir.graph import Constant, Node, Value, buffer
+from ..ir.graph import Constant, Node, Value, stays_below
 from ..ir.layout import layout
 from ..ir.literals import bits
 from ..ir.ops import OPS
@@ -224,7 +224,7 @@ def _positions(node: Node, scope: Scope, lengths: tuple[int, ...]) -> tuple[list
     lines = []
     indices = list(map(scope.array, node.operands[1:]))
     for value, index, length in zip(node.operands[1:], indices, lengths, strict=False):
-        if not _within(value, length):
+        if not stays_below(value, length):
             lines.append(f"{scope.helper('check')}({index}, {length})  # for {node.result.name}")
     if not indices_workspace(node):
         return lines, indices[0]
@@ -232,16 +232,6 @@ def _positions(node: Node, scope: Scope, lengths: tuple[int, ...]) -> tuple[list
     count = len(indices)
     lines.append(f"{scope.helper('positions')}(({', '.join(indices)},), {lengths[:count]}, {held})")
     return lines, held
-
-
-def _within(value: Value, length: int) -> bool:
-    """Is it an arange that stays below the length, in whatever shape?"""
-    made = buffer(value).node
-    if made is None or made.op.name != "arange":
-        return False
-    a = made.attributes
-    taken = range(a["start"], a["stop"], a["step"])
-    return not taken or (min(taken[0], taken[-1]) >= 0 and max(taken[0], taken[-1]) < length)
 
 
 def _joined(text: str, shape: tuple[int, ...], count: int) -> str:

@@ -226,6 +226,16 @@ def buffer(value: Value) -> Value:
     return value
 
 
+def stays_below(value: Value, length: int) -> bool:
+    """Is it an arange that stays below the length, in whatever shape?"""
+    made = buffer(value).node
+    if made is None or made.op.name != "arange":
+        return False
+    a = made.attributes
+    taken = range(a["start"], a["stop"], a["step"])
+    return not taken or (min(taken[0], taken[-1]) >= 0 and max(taken[0], taken[-1]) < length)
+
+
 def operand_types(op: Operation, operands: Sequence[Value]) -> list[TensorType]:
     """The operands' types as the shape rule sees them: a constant of an elementwise operation has the others' shape."""
     types = [v.type for v in operands]

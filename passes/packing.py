@@ -25,8 +25,9 @@ SOLVABLE = 200
 """The solver is asked about so many units at the most, for so much of its deterministic time:"""
 SOLVER_TIME = 2.0
 CLOSE = 1.01
-PAGE = 1024
-"""A packing within this factor of the live peak, or so many bytes above it, is good enough."""
+"""A packing within this factor of the live peak is good enough."""
+PROMISED = 1.02
+"""One that is not even within this factor is worth the long search."""
 HARDLY_MORE = 1.005
 """What a packing with some units lowest may take, beside the best one."""
 
@@ -57,12 +58,13 @@ def pack(units: Sequence[Unit], alignment: int, goal: int, kept: Container[int] 
         return by_time
     search = _Search(units, alignment, goal)
     low = search.best([search.with_lowest(kept)], WORK // 4)
-    if size(units, low) <= max(goal * CLOSE, goal + PAGE):
+    if size(units, low) <= goal * CLOSE:
         return low
     best = min(by_time, search.best(search.orders(), 0), key=lambda offsets: size(units, offsets))
-    if size(units, best) > max(goal * CLOSE, goal + PAGE):
-        solved = _solved(units, alignment, int(goal * CLOSE))
-        best = min(best, solved or search.best(search.orders(), WORK), key=lambda offsets: size(units, offsets))
+    if size(units, best) > goal * CLOSE:
+        best = min(best, _solved(units, alignment, int(goal * CLOSE)) or best, key=lambda offsets: size(units, offsets))
+    if size(units, best) > goal * PROMISED:
+        best = min(best, search.best(search.orders(), WORK), key=lambda offsets: size(units, offsets))
     return low if size(units, low) <= HARDLY_MORE * size(units, best) else best
 
 
@@ -120,7 +122,7 @@ class _Search:
                 found = size(self.units, offsets), offsets
                 if best is None or found[0] < best[0]:
                     best = found
-                if best[0] <= max(self.goal * CLOSE, self.goal + PAGE):
+                if best[0] <= self.goal * CLOSE:
                     return best[1]
                 sticking = [u for u in order if offsets[u] + self.sizes[u] > self.goal]
                 moved = choice.choice(sticking)
