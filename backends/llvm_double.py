@@ -1,4 +1,5 @@
-"""Sums and products of two doubles that carry the rounding error along: a value is `high + low`, to about 100 bits.
+"""Sums and products that carry the rounding error along: a value is `high + low`, two doubles to about 100 bits, or
+two floats to about 45.
 
 Dekker, "A floating-point technique for extending the available precision" (1971); Muller et al., "Handbook of
 Floating-Point Arithmetic" (2nd edition, 2018), chapters 4 and 14.

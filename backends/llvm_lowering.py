@@ -12,7 +12,7 @@ from ..ir.graph import Constant, Node, Value
 from ..ir.ops import OPS
 from ..ir.tables import rows
 from ..ir.types import DType, bool_, f64
-from .llvm_math import FUNCTIONS
+from .llvm_math import FUNCTIONS, SINGLE
 from .llvm_writer import Lane, Writer
 
 _KINDS = {"f16": "float", "bf16": "float", "f32": "float", "f64": "double", "i32": "i32", "i64": "i64", "bool": "i1"}
@@ -204,27 +204,11 @@ _POWERS: dict[float, Callable[[Lane], Lane]] = {
 # Functions -------------------------------------------------------------------------------------------------------
 
 def _function(w: Writer, node: Node, v: Sequence[Lane]) -> Lane:
-    """Computed in f64 by llvm_math, then rounded; for narrower dtypes by a shorter formula where there is one."""
+    """Of f32 and less in f32 where llvm_single has a formula, else in f64, and rounded."""
     dtype = node.results[0].dtype
-    if dtype is not f64 and node.op.name in _NARROW:
-        return rounded(w, _NARROW[node.op.name](w, rounded(w, v[0], f64)), dtype)
-    return rounded(w, w.function(node.op.name, *(rounded(w, x, f64) for x in v)), node.results[0].dtype)
-
-
-def _narrow_sigmoid(w: Writer, x: Lane) -> Lane:
-    return 1.0 / (1.0 + w.function("exp", -x))
-
-
-def _narrow_tanh(w: Writer, x: Lane) -> Lane:
-    """(1 - e) / (1 + e) with e = exp(-2 |x|); below 1e-4 it is x, but for x^3 / 3."""
-    size = w.intrinsic("fabs", "double", x)
-    e = w.function("exp", -2.0 * size)
-    found = w.intrinsic("copysign", "double", (1.0 - e) / (1.0 + e), x)
-    return w.select(size < 1e-4, x, found)
-
-
-_NARROW: dict[str, Callable[[Writer, Lane], Lane]] = {"sigmoid": _narrow_sigmoid, "tanh": _narrow_tanh}
-"""Formulas in f64 with an error of some 1e-12, which are rounded to float32 or less."""
+    if dtype is not f64 and node.op.name in SINGLE:
+        return rounded(w, w.function(node.op.name, *v), dtype)
+    return rounded(w, w.function(node.op.name, *(rounded(w, x, f64) for x in v)), dtype)
 
 
 for _name in FUNCTIONS:

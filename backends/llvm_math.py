@@ -1,29 +1,30 @@
 """The functions of mathematics as LLVM IR, at any number of lanes.
 
 Each function is a formula over `Lane`s: there are no tables and hardly any branches, so that a batch computes as many
-points at once as a register holds, and every CPU gives the same bits. float32 is computed in float64 and rounded once
-more. tests/test_llvm_math.py measures every function against mpmath.
+points at once as a register holds, and every CPU gives the same bits. Of float32 some have formulas of their own
+(llvm_single), the others are computed in float64 and rounded. tests/test_llvm_math.py measures all against mpmath.
 """
 
 from __future__ import annotations
 
 from . import llvm_angles, llvm_exponentials, llvm_polygamma
 from .llvm_pieces import FUNCTIONS, SELDOM
+from .llvm_single import SINGLE
 from .llvm_writer import Lane, Writer, math_name
 
-__all__ = ["FUNCTIONS", "SELDOM", "define", "llvm_angles", "llvm_exponentials", "llvm_polygamma"]
+__all__ = ["FUNCTIONS", "SELDOM", "SINGLE", "define", "llvm_angles", "llvm_exponentials", "llvm_polygamma"]
 
 
-def define(name: str, lanes: int, inline: bool) -> Writer:
+def define(name: str, kind: str, lanes: int, inline: bool) -> Writer:
     """A writer that holds the function's whole definition, and what it needs. With `inline` LLVM puts it
     in place of its calls."""
     w = Writer(lanes)
-    formula = FUNCTIONS[name]
-    parameters = [Lane(w, f"%x{i}", "double") for i in range(formula.__code__.co_argcount - 1)]
+    formula = (SINGLE if kind == "float" else FUNCTIONS)[name]
+    parameters = [Lane(w, f"%x{i}", kind) for i in range(formula.__code__.co_argcount - 1)]
     result = formula(w, *parameters)
-    t = w.type("double")
+    t = w.type(kind)
     attributes = "cold noinline #0" if name in SELDOM else "alwaysinline #0" if inline else "#0"
     given = ", ".join(f"{t} {p.name}" for p in parameters)
-    w.lines = [f"define internal {t} @{math_name(name, lanes)}({given}) {attributes} {{", "entry:", *w.lines,
+    w.lines = [f"define internal {t} @{math_name(name, kind, lanes)}({given}) {attributes} {{", "entry:", *w.lines,
                f"  ret {t} {result.name}", "}"]
     return w

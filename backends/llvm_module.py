@@ -19,14 +19,14 @@ define internal half @__truncdfhf2(double %x) noinline #0 {
 def module(head: Sequence[str], writers: Iterable[Writer], more: Sequence[str], inline: bool) -> str:
     """The module's text. `more` are functions that stand as they are, with their declarations among them."""
     bodies: list[Writer] = []
-    known: set[tuple[str, int]] = set()
+    known: set[tuple[str, str, int]] = set()
     todo = list(writers)
     while todo:
         w = todo.pop(0)
         bodies.append(w)
-        for name, lanes in sorted(w.math - known):
-            known.add((name, lanes))
-            todo.append(define(name, lanes, inline and name not in SELDOM))
+        for name, kind, lanes in sorted(w.math - known):
+            known.add((name, kind, lanes))
+            todo.append(define(name, kind, lanes, inline and name not in SELDOM))
     declared: dict[str, str] = {}
     for w in bodies:
         declared.update(w.declared)

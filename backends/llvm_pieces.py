@@ -48,12 +48,12 @@ def polynomial(w: Writer, z: Lane, coefficients: Sequence[float]) -> Lane:
 
 def magnitude(w: Writer, x: Lane) -> Lane:
     """|x|."""
-    return w.intrinsic("fabs", "double", x)
+    return w.intrinsic("fabs", x.kind, x)
 
 
 def with_sign(w: Writer, x: Lane, sign: Lane) -> Lane:
     """|x| with the sign bit of another."""
-    return w.intrinsic("copysign", "double", x, sign)
+    return w.intrinsic("copysign", x.kind, x, sign)
 
 
 def square_root(w: Writer, x: Lane) -> Lane:

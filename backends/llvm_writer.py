@@ -17,7 +17,10 @@ _FLOATS = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64"}
 
 
 def float_text(number: float, kind: str = "double") -> str:
-    """A floating-point literal, exact: LLVM writes float as the double of the same value, narrower ones by bits."""
+    """A floating-point literal, rounded to its type: LLVM writes float as the double of the same value, narrower ones
+    by bits."""
+    if kind == "float":
+        number = struct.unpack(">f", struct.pack(">f", number))[0]
     if kind == "half":
         return "0xH" + struct.pack(">e", number).hex().upper()
     if kind == "bfloat":
@@ -120,15 +123,15 @@ class Lane:
 
 
 class Writer:
-    """Instructions of one function body, and what it needs: declarations by name, and functions of `llvm_math` by name
-    and lanes. With `contract` LLVM may round a product and the sum that takes it once together."""
+    """Instructions of one function body, and what it needs: declarations by name, and functions of `llvm_math` by name,
+    kind and lanes. With `contract` LLVM may round a product and the sum that takes it once together."""
 
     def __init__(self, lanes: int = 1, contract: bool = False) -> None:
         self.lanes = lanes
         self.contract = contract
         self.lines: list[str] = []
         self.declared: dict[str, str] = {}
-        self.math: set[tuple[str, int]] = set()
+        self.math: set[tuple[str, str, int]] = set()
         self.block = "entry"
         self._count = 0
 
@@ -189,10 +192,11 @@ class Writer:
         return self.call(f"llvm.{name}.{vector}", kind, *operands)
 
     def function(self, name: str, *operands: Lane) -> Lane:
-        """A call of one of our own functions of f64 (llvm_math)."""
-        self.math.add((name, self.lanes))
-        given = ", ".join(f"{self.type('double')} {o.name}" for o in operands)
-        return self.line("double", f"call {self.type('double')} @{math_name(name, self.lanes)}({given})")
+        """A call of one of our own functions, of f64 or of f32 as the operands are (llvm_math)."""
+        kind = operands[0].kind
+        self.math.add((name, kind, self.lanes))
+        given = ", ".join(f"{self.type(kind)} {o.name}" for o in operands)
+        return self.line(kind, f"call {self.type(kind)} @{math_name(name, kind, self.lanes)}({given})")
 
     def library(self, name: str, *operands: Lane) -> Lane:
         """A function of the C library on f64, lane by lane."""
@@ -282,6 +286,6 @@ class Writer:
         return self.line(usual.kind, f"phi {t} [ {usual.name}, %{before} ], [ {found.name}, %{end} ]")
 
 
-def math_name(name: str, lanes: int) -> str:
-    """The symbol of one of our functions at a number of lanes."""
-    return f"slpc.{name}.{lanes}"
+def math_name(name: str, kind: str, lanes: int) -> str:
+    """The symbol of one of our functions at a number of lanes; those of f32 end in f, as C's do."""
+    return f"slpc.{name}{'f' * (kind == 'float')}.{lanes}"

@@ -37,6 +37,13 @@ FITS: dict[str, tuple[str, Function, mp.mpf, mp.mpf, int]] = {
     "ATAN": ("(atan(t) - t) / t^3 in z = t^2, |t| <= 7/16", odd(mp.atan), mp.mpf(0), mp.mpf("0.1915"), 10),
     "ASIN": ("(asin(x) - x) / x^3 in z = x^2, |x| <= 1/2", odd(mp.asin), mp.mpf(0), mp.mpf("0.2501"), 12),
     "CBRT": ("cbrt(x), 1 <= x <= 8", mp.cbrt, mp.mpf(1), mp.mpf(8), 4),
+    "EXP_SINGLE": ("EXP for float32", lambda r: (mp.expm1(r) - r) / r**2, mp.mpf("-0.3467"), mp.mpf("0.34671"), 5),
+    "LOG_SINGLE": ("(log(1 + f) - f + f^2 / 2) / f^3, sqrt(1/2) <= 1 + f <= sqrt(2)",
+                   lambda f: (mp.log1p(f) - f + f**2 / 2) / f**3, mp.mpf("-0.29293"), mp.mpf("0.41422"), 8),
+    "ERF_SINGLE": ("erf(x) / x - 1 in z = x^2, |x| <= 0.92", lambda z: mp.erf(mp.sqrt(z)) / mp.sqrt(z) - 1,
+                   mp.mpf(0), mp.mpf("0.847"), 6),
+    "ERFC_SINGLE": ("-log(erfc(x)) / x, 0.92 <= x <= 4", lambda x: -mp.log(mp.erfc(x)) / x,
+                    mp.mpf("0.92"), mp.mpf(4), 8),
 }
 
 
