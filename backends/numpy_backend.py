@@ -21,6 +21,7 @@ from ..ir.show import dying
 from ..ir.target import Target
 from ..ir.types import bf16, f16, f32, f64
 from ..passes.arena import Placement
+from ..passes.regions import unfused
 from . import numpy_arena, numpy_into, numpy_scalar
 from .numpy_lowering import SPECIAL, lower, lowered
 
@@ -51,6 +52,8 @@ def emit(graph: Graph, placement: Placement | None = None, *, source: str = "", 
     `poison` is for tests: bytes of the arena that are not alive hold NaN. Linear in the number of operations; the same
     text every time.
     """
+    if placement is None:
+        graph = unfused(graph)
     names = _names(graph)
     scalar = numpy_scalar.fits(graph)
     entry = names.text(graph.name)

@@ -138,6 +138,15 @@ _code("E0120", "a name means two things",
       "def f(x: f64): return c + scaled(x)",
       "# model.py\nk = 3\n@slpc.program\ndef f(x: f64): return k + scaled(x)")
 
+_code("E0121", "a region whose rows are not independent",
+      """A helper under `@tile` runs by blocks of the rows of its first operand (its last axis but one). Each row must
+      be computed from the same row of the other operands, or from operands as a whole; what is summed over the rows is
+      a result. The message says which line mixes the rows.""",
+      "@tile(rows=2)\ndef g(x: f64[8, 3]):\n    return x - max(x, axis=0)\n\n"
+      "def f(x: f64[8, 3]):\n    return sum(g(x))",
+      "@tile(rows=2)\ndef g(x: f64[8, 3], m: f64[3]):\n    return x - m\n\n"
+      "def f(x: f64[8, 3]):\n    return sum(g(x, max(x, axis=0)))")
+
 # E02xx: calls --------------------------------------------------------------------------------------------------
 _expression("E0201", "a wrong number of operands",
             "The operation takes another number of operands; `slpc ops` lists them.", "atan2(x)", "atan2(x, 1.0)")

@@ -76,11 +76,15 @@ class Node:
     @property
     def flops(self) -> int:
         """Arithmetic operations of one run."""
+        if self.op.name == "region":
+            return sum(node.flops for node in self.attributes["body"].nodes)
         return self.op.flops(operand_types(self.op, self.operands), self.results[0].type, self.attributes)
 
     @property
     def moved(self) -> int:
         """Elements copied by one run without arithmetic."""
+        if self.op.name == "region":
+            return sum(node.moved for node in self.attributes["body"].nodes)
         return self.op.moved(self.results[0].type)
 
     def __repr__(self) -> str:
@@ -107,15 +111,17 @@ class Graph:
     """A straight-line program: inputs, nodes in schedule order, outputs.
 
     The inputs from `first_data` on are data: no gradient unless asked. `defaults` says of inputs, by name, what a
-    sample is. `scheduled`: order and repeats are deliberate, so no pass reorders or merges them.
+    sample is. `scheduled`: order and repeats are deliberate, so no pass reorders or merges them. `rows`: of the
+    body of a region, the rows of a block (of several axes the last ones; empty: as the backend finds best); else None.
     """
 
-    __slots__ = ("defaults", "file", "first_data", "inputs", "name", "nodes", "outputs", "scheduled")
+    __slots__ = ("defaults", "file", "first_data", "inputs", "name", "nodes", "outputs", "rows", "scheduled")
 
     def __init__(self, name: str, inputs: Sequence[Value], nodes: Sequence[Node], outputs: Sequence[Value],
                  defaults: Mapping[str, Default], first_data: int, scheduled: bool = False,
-                 file: str = "") -> None:
+                 file: str = "", rows: Sequence[int] | None = None) -> None:
         self.name = name
+        self.rows = None if rows is None else tuple(rows)
         self.inputs = tuple(inputs)
         self.nodes = tuple(nodes)
         self.outputs = tuple(outputs)
@@ -160,13 +166,38 @@ class Graph:
     __hash__ = None  # type: ignore[assignment]
 
     def _key(self) -> tuple[Any, ...]:
+        return (self.name, *self._content())
+
+    def same_body(self, other: Graph) -> bool:
+        """Equal but for the name?"""
+        return self is other or self._content() == other._content()
+
+    def renamed(self, name: str) -> Graph:
+        """The same program under another name."""
+        return Graph(name, self.inputs, self.nodes, self.outputs, self.defaults, self.first_data, self.scheduled,
+                     self.file, self.rows)
+
+    def tiled(self, rows: Sequence[int] | None) -> Graph:
+        """The same body, by blocks of so many rows."""
+        return Graph(self.name, self.inputs, self.nodes, self.outputs, self.defaults, self.first_data, self.scheduled,
+                     self.file, rows)
+
+    def regions(self) -> Iterator[Graph]:
+        """The bodies of its regions, each once, in the order in which they are first run."""
+        seen: set[str] = set()
+        for node in self.nodes:
+            if node.op.name == "region" and node.attributes["body"].name not in seen:
+                seen.add(node.attributes["body"].name)
+                yield node.attributes["body"]
+
+    def _content(self) -> tuple[Any, ...]:
         def operand(v: Value) -> Any:
             return (v.bits, v.dtype) if isinstance(v, Constant) else v.name
 
         def default(d: Default) -> Any:
             return (d.name, *map(literals.bits, d.arguments)) if isinstance(d, Distribution) else literals.bits(d)
 
-        return (self.name, self.first_data, self.scheduled,
+        return (self.first_data, self.scheduled, self.rows,
                 [(v.name, v.type) for v in self.inputs],
                 {k: default(d) for k, d in self.defaults.items()},
                 [([(v.name, v.type) for v in n.results], n.op.name, [operand(v) for v in n.operands],
@@ -260,6 +291,7 @@ class Builder:
         self._names: set[str] = set(reserved)
         self._counters: dict[str, int] = {}
         self._constants: dict[tuple[DType, Any], Constant] = {}
+        self._bodies: dict[str, list[Graph]] = {}
 
     def fresh(self, stem: str) -> str:
         """A name that is not taken: the stem itself, or the stem with the next number. Constant time, amortised."""
@@ -304,6 +336,48 @@ class Builder:
         node.results = (result,)
         self.nodes.append(node)
         return result
+
+    def region(self, body: Graph, operands: Sequence[Value], *, span: Span | None = None) -> tuple[Value, ...]:
+        """Append a region, whose body runs by blocks of rows, and return its results, which are to be named.
+
+        The body takes another name where its own is taken; equal bodies are one. Fault E0121 where its rows are not
+        independent, E0301 where the operands do not fit.
+        """
+        from .rows import rows_of
+
+        body = self._known(body)
+        rows_of(body)
+        row = OPS["region"]
+        attributes = {"body": body}
+        row.infer([v.type for v in operands], attributes)
+        node = Node(row, tuple(operands), attributes)
+        node.results = tuple(Value("", v.type, node, span) for v in body.outputs)
+        self.nodes.append(node)
+        return node.results
+
+    def _known(self, body: Graph) -> Graph:
+        """The body itself, or the equal one that the builder has already, under a name of its own."""
+        for known in self._bodies.get(body.name, ()):
+            if known is body or known.same_body(body):
+                return known
+        taken = self._bodies.setdefault(body.name, [])
+        if not taken and body.name not in self._names:
+            self._names.add(body.name)
+            taken.append(body)
+            return body
+        renamed = body.renamed(self.fresh(body.name))
+        taken.append(renamed)
+        self._bodies[renamed.name] = [renamed]
+        return renamed
+
+    def adopt(self, nodes: Iterable[Node]) -> None:
+        """Nodes of another graph that are to be here as they are: the bodies of regions among them are known."""
+        for node in nodes:
+            if node.op.name == "region":
+                body = node.attributes["body"]
+                self._names.add(body.name)
+                if not any(known is body for known in self._bodies.setdefault(body.name, [])):
+                    self._bodies[body.name].append(body)
 
     def name_value(self, value: Value, stem: str) -> None:
         """Name a value that was emitted without a name."""

@@ -218,3 +218,13 @@ def _equal(types: Types) -> None:
         if t.shape != types[0].shape:
             raise Fault("E0301", f"shapes {matrix(types[0].shape)} and {matrix(t.shape)} differ",
                         "", operand)
+
+
+def region(types: Types, attributes: Attributes) -> TensorType:
+    """The type of the first result of a region's body; its operands have the types of the body's inputs."""
+    body = attributes["body"]
+    for position, (given, wanted) in enumerate(zip(types, body.inputs, strict=True)):
+        if given is not wanted.type:
+            raise Fault("E0301", f"{body.name} takes {wanted.name}: {wanted.type}, not {given}", "", position)
+    found: TensorType = body.outputs[0].type
+    return found

@@ -12,11 +12,22 @@ from .types import DType, Shape, i64
 
 
 def show(graph: Graph, *, deletions: bool = False) -> str:
-    """The program's text. With `deletions`, `del x` marks where the last reader of a buffer has run."""
-    lines = []
-    if graph.scheduled:
-        lines.append("@scheduled")
-    lines.append(f"def {graph.name}({_signature(graph)}):")
+    """The program's text, the bodies of its regions first. With `deletions`, `del x` marks where the last reader of a
+    buffer has run."""
+    texts = [_definition(body, False) for body in graph.regions()]
+    return "\n\n".join([*texts, _definition(graph, deletions)])
+
+
+def _definition(graph: Graph, deletions: bool) -> str:
+    """One def."""
+    lines = ["@scheduled"] if graph.scheduled else []
+    arrow = ""
+    if graph.rows is not None:
+        shown = f"rows={_short_axis(graph.rows)}" if graph.rows else ""
+        lines.append(f"@tile({shown})")
+        types = ", ".join(str(v.type) for v in graph.outputs)
+        arrow = f" -> {types}" if len(graph.outputs) == 1 else f" -> tuple[{types}]"
+    lines.append(f"def {graph.name}({_signature(graph)}){arrow}:")
     dead = dying(graph) if deletions else {}
     for at, node in enumerate(graph.nodes):
         lines.append("    " + show_node(node))
@@ -64,7 +75,9 @@ def show_default(default: Default, dtype: DType) -> str:
 
 
 def show_node(node: Node) -> str:
-    """One line: `z3: f64 = exp(z2)`."""
+    """One line: `z3: f64 = exp(z2)`; of several results `a, b = g(x)`, whose types the def of g says."""
+    if len(node.results) > 1:
+        return f"{', '.join(v.name for v in node.results)} = {show_operation(node)}"
     return f"{node.result.name}: {node.result.type} = {show_operation(node)}"
 
 
@@ -75,6 +88,8 @@ def show_operation(node: Node) -> str:
     if op.symbol:
         return _symbolic(op.symbol, operands)
     attributes = node.attributes
+    if name == "region":
+        return f"{attributes['body'].name}({', '.join(operands)})"
     if name == "slice":
         return f"{operands[0]}[{show_index(attributes['index'], node.operands[0].shape)}]"
     if name == "gather":

@@ -15,9 +15,10 @@ from .graph import Builder, Constant, Value
 from .literals import short
 from .ops import OPS
 from .source import Chunk, Compound, Item, Source
+from .tiling import check_parameters, region, tile
 from .types import DTYPES, DType, TensorType
 
-RESERVED = {*OPS, *FUNCTIONS, *DTYPES, *PYTHON_ONLY, "inf", "nan"}
+RESERVED = {*OPS.keys() - {"region"}, *FUNCTIONS, *DTYPES, *PYTHON_ONLY, "inf", "nan"}
 """Names that canonical text uses, so that no value can bear them."""
 
 _MOST_ERRORS = 20
@@ -45,6 +46,8 @@ class Statements(Expressions):
         self.errors: list[Diagnostic] = []
         self.calls: list[Helper] = []
         self.program: Helper | None = None
+        self.region = False
+        self.reserved = RESERVED
         self.loops = 0
         self.block: Sequence[Item] = ()
         self.stem = ""
@@ -416,10 +419,15 @@ class Statements(Expressions):
             raise Fault("E0107", f"'{helper.name}' calls itself", "write a for loop with constant bounds")
         if len(self.calls) > _DEEPEST_CALL:
             raise Fault("E0102", "helpers call one another too deep")
+        decorator = tile(helper)
+        if decorator is not None and not self.region:
+            return region(self, helper, arguments, keywords, node, decorator)
         if helper.library:  # as in NumPy, an array may be given as a list
             arguments = [FUNCTIONS["stack"].build(self, a) if isinstance(a, list) else a for a in arguments]
         place, first = self.span(node), len(self.builder.nodes)
         scope = self._parameters(helper, arguments, keywords)
+        if decorator is not None:
+            check_parameters(self, helper, scope)
         saved = (self.scope, self.source, self.base, self.dead, self.stem, self.block, self.loops, self.depth)
         before = len(self.errors)
         self.scope, self.source, self.base, self.dead = scope, helper.source, helper.base, {}

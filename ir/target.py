@@ -29,12 +29,14 @@ class Target:
     by row. `in_place` lists, for an operation, the operands over which the result may be written when they are read
     for the last time. `contracts` says that it can round a product and the sum that takes it once together.
     `workspace` is the bytes that one run of an operation needs beside operands and results. `arena` says whether the
-    backend emits programs that run in an arena, `by_elements` which programs it takes apart into scalars instead.
+    backend emits programs that run in an arena, `regions` whether it runs a region by blocks (the others are given its
+    body in its place), `by_elements` which programs it takes apart into scalars instead.
     `alignment` is that of a value of at least that many bytes in it; a smaller one is aligned to its elements.
     """
 
     name: str
     arena: bool = False
+    regions: bool = False
     by_elements: Callable[[Graph], bool] = never
     alignment: int = 64
     accumulates_in: Mapping[DType, DType] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .graph import Constant, Graph, Value, buffer, operand_types
+from .rows import rows_of
 
 
 class VerificationError(AssertionError):
@@ -32,10 +33,13 @@ def verify(graph: Graph) -> Graph:
                 _fail(graph, at, f"{operand!r} is used before it is defined")
         if set(node.attributes) != set(node.op.attributes):
             _fail(graph, at, f"{node.op.name} has attributes {sorted(node.attributes)}")
-        inferred = node.op.infer(operand_types(node.op, node.operands), node.attributes)
-        for result in node.results:
-            if result.node is not node or result.type is not inferred:
-                _fail(graph, at, f"{result!r} should be {inferred}")
+        inferred = [node.op.infer(operand_types(node.op, node.operands), node.attributes)]
+        if node.op.name == "region":
+            inferred = [v.type for v in verify(node.attributes["body"]).outputs]
+            rows_of(node.attributes["body"])
+        for result, type in zip(node.results, inferred, strict=True):
+            if result.node is not node or result.type is not type:
+                _fail(graph, at, f"{result!r} should be {type}")
             define(result, at)
     owners: set[int] = set()
     for value in graph.outputs:

@@ -12,6 +12,8 @@ from .derivatives import derivatives
 def differentiable_operands(node: Node) -> list[int]:
     """The positions of operands through which a derivative can pass: floating point, and not zero by the table."""
     op = node.op
+    if op.name == "region":
+        return [p for p, v in enumerate(node.operands) if v.dtype.is_float]
     if op.name == "stop_gradient" or not node.results[0].dtype.is_float:
         return []
     rows = derivatives(op) if op.elementwise else None
@@ -28,6 +30,11 @@ def dependent(graph: Graph, roots: Sequence[Value]) -> set[Value]:
     """The values that depend differentiably on the roots, and the roots."""
     active = set(roots)
     for node in graph.nodes:
+        if node.op.name == "region":
+            body = node.attributes["body"]
+            inside = dependent(body, [x for x, v in zip(body.inputs, node.operands, strict=True) if v in active])
+            active.update(v for v, y in zip(node.results, body.outputs, strict=True) if y in inside)
+            continue
         if any(node.operands[p] in active for p in differentiable_operands(node)):
             active.update(node.results)
     return active

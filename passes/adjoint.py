@@ -8,7 +8,7 @@ together once, in one `place`, and its gathers in one `scatter_add`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from ..ir.graph import Constant, Graph, Node, Value
@@ -19,6 +19,7 @@ from .activity import chosen_inputs, chosen_output, dependent, differentiable_op
 from .derivatives import derivatives, emit
 from .masks import Masked, Masks
 from .rebuild import extended
+from .regions import adjoint_region
 from .rewrite import Folding
 
 
@@ -34,14 +35,34 @@ def adjoint(graph: Graph, *, of: str | None = None, wrt: Sequence[str] | None = 
             return y                    x_bar: f64 = cos(x)
                                         return y, x_bar
     """
-    return _Reverse(graph, chosen_output(graph, of), chosen_inputs(graph, wrt)).run()
+    sweep = _Reverse(graph, chosen_inputs(graph, wrt))
+    output = chosen_output(graph, of)
+    sweep.seed(output, None if output.shape else sweep.builder.constant(1.0, output.dtype))
+    bars = sweep.run()
+    names = [v.name for v in graph.outputs] + [f"{v.name}_bar" for v in sweep.wrt]
+    return sweep.builder.finish([*graph.outputs, *map(sweep.gradient, bars, sweep.wrt)], names, graph)
+
+
+def of_body(body: Graph, seeds: Mapping[Value, Constant | None], wrt: Sequence[Value]) -> tuple[
+        Graph, dict[Value, Value], list[Value]]:
+    """The cotangents of a region's body: the graph of those that are not zero, the input that stands for each seed, and
+    the inputs of the body whose cotangents the outputs are. A seed that is a constant, repeated to the output's shape,
+    becomes part of the graph."""
+    sweep = _Reverse(body, list(wrt))
+    seeded = {}
+    for output, constant in seeds.items():
+        if (seed := sweep.seed(output, constant)) is not None:
+            seeded[output] = seed
+    bars = [(v, bar) for v, bar in zip(wrt, sweep.run(), strict=True) if bar is not None]
+    made = sweep.builder.finish([bar for _, bar in bars], [f"{v.name}_bar" for v, _ in bars], body)
+    return made, seeded, [v for v, _ in bars]
 
 
 class _Reverse:
     """The state of one reverse sweep."""
 
-    def __init__(self, graph: Graph, output: Value, wrt: list[Value]) -> None:
-        self.graph, self.output, self.wrt = graph, output, wrt
+    def __init__(self, graph: Graph, wrt: list[Value]) -> None:
+        self.graph, self.wrt = graph, wrt
         self.builder = extended(graph)
         self.arrays = Folding(self.builder)
         self.masks = Masks(self.arrays)
@@ -51,42 +72,57 @@ class _Reverse:
         self.stems: list[str] = [""] * len(graph.nodes)
         self.active = dependent(graph, wrt)
 
-    def run(self) -> Graph:
-        """The sweep."""
-        graph, output = self.graph, self.output
-        first_new = len(graph.nodes)
+    def seed(self, output: Value, constant: Constant | None) -> Value | None:
+        """Begin with the cotangent of an output: a constant, repeated to its shape, or else a new data input, which is
+        returned."""
+        value: Value = self.arrays.full(output.shape, constant.number, output.dtype) if constant is not None else \
+            self.builder.input(f"{output.name}_bar", output.type, data=True)
         if output in self.active:
-            self.cotangents[output] = Masked(self._seed())
-        elif output.shape:
-            self._seed()
-        for node in reversed(graph.nodes):
-            cotangent = self.total(node.results[0])
-            if cotangent is not None:
-                self.arrays.span = node.results[0].span
-                self._node(node, cotangent)
-        bars = [self._gradient(v) for v in self.wrt]
+            self.contribute(output, Masked(value))
+        return None if constant is not None else value
+
+    def run(self) -> list[Value | None]:
+        """The sweep; the cotangent of each of `wrt`, None where it is zero."""
         nodes = self.builder.nodes
+        first_new = len(nodes)
+        for node in reversed(self.graph.nodes):
+            found = [self.total(v) for v in node.results]
+            if any(found):
+                self.arrays.span = node.results[0].span
+                if node.op.name == "region":
+                    self._region(node, found)
+                elif found[0] is not None:
+                    self._node(node, found[0])
+        bars = []
+        for value in self.wrt:
+            cotangent = self.total(value)
+            bars.append(None if cotangent is None else self.masks.select(cotangent))
+            if bars[-1] is not None:
+                self._name(bars[-1], value)
         self._note_stems("bar")
         for at in range(first_new, len(nodes)):
-            value = nodes[at].results[0]
-            if not value.name:
-                self.builder.name_value(value, f"{self.stems[at]}_t")
-        names = [v.name for v in graph.outputs] + [f"{v.name}_bar" for v in self.wrt]
-        return self.builder.finish([*graph.outputs, *bars], names, graph)
+            for made in nodes[at].results:
+                if not made.name:
+                    self.builder.name_value(made, f"{self.stems[at]}_t")
+        return bars
 
-    def _seed(self) -> Value:
-        output = self.output
-        if not output.shape:
-            return self.builder.constant(1.0, output.dtype)
-        return self.builder.input(f"{output.name}_bar", output.type, data=True)
+    def gradient(self, bar: Value | None, value: Value) -> Value:
+        """The cotangent of an input; zeros where there is none."""
+        if bar is None:
+            bar = self.arrays.full(value.shape, 0.0, value.dtype)
+            if not isinstance(bar, Constant):
+                self.builder.name_value(bar, "bar_t")
+        return bar
 
-    def _gradient(self, value: Value) -> Value:
-        found = self.total(value)
-        if found is None:
-            return self.arrays.full(value.shape, 0.0, value.dtype)
-        selected = self.masks.select(found)
-        self._name(selected, value)
-        return selected
+    def _region(self, node: Node, found: Sequence[Masked | None]) -> None:
+        """The region of the adjoint of its body."""
+        body: Graph = node.attributes["body"]
+        wrt = [x for x, v in zip(body.inputs, node.operands, strict=True) if v in self.active and v.dtype.is_float]
+        seeds = {v: self.masks.select(g) for v, g in zip(node.results, found, strict=True) if g is not None}
+        bars = adjoint_region(self.builder, node, seeds, wrt)
+        for x, v in zip(body.inputs, node.operands, strict=True):
+            if x in bars:
+                self.contribute(v, Masked(bars[x]))
 
     def total(self, value: Value) -> Masked | None:
         """The sum of all that has been contributed to a value's cotangent; None if nothing was."""

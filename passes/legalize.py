@@ -15,6 +15,7 @@ from ..ir.ops import OPS
 from ..ir.target import Target
 from ..ir.types import DType, Shape
 from .rebuild import extended
+from .regions import unfused
 
 ACCUMULATING = ("sum", "cumsum", "matmul", "scatter_add", "place")
 
@@ -30,7 +31,7 @@ def legalize(graph: Graph, target: Target) -> Graph:
                                         x_t_rows: f64[3, 2] = copy(x_t)
                                         y: f64[6] = reshape(x_t_rows, (6,))
     """
-    return _Legal(graph, target).run()
+    return _Legal(graph if target.regions else unfused(graph), target).run()
 
 
 class _Legal:

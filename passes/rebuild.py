@@ -16,5 +16,6 @@ def extended(graph: Graph, *, nodes: bool = True) -> Builder:
     builder.scheduled = graph.scheduled
     builder.reserve(v.name for v in graph.values())
     if nodes:
+        builder.adopt(graph.nodes)
         builder.nodes = list(graph.nodes)
     return builder

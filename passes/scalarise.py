@@ -17,6 +17,7 @@ from ..ir.graph import EMPTY, Constant, Graph, Node, Value
 from ..ir.ops import OPS
 from ..ir.tables import rows
 from .rebuild import extended
+from .regions import unfused
 from .rewrite import Folding
 from .simplify import simplify
 
@@ -42,6 +43,7 @@ def scalarise(graph: Graph) -> Graph:
     """
     if not any(v.shape for v in graph.values()):
         return graph
+    graph = unfused(graph)
     check(graph)
     return simplify(_Scalarised(graph).finish())
 
@@ -57,6 +59,7 @@ def fits(graph: Graph, most: int) -> bool:
 
 def check(graph: Graph, most: int = MOST) -> None:
     """Fault E0701 where the graph cannot be scalarised, or is more than so many operations then."""
+    graph = unfused(graph)
     total = sum(v.type.size for v in graph.inputs)
     for node in graph.nodes:
         if node.op.name in ("gather", "scatter_add"):

@@ -28,6 +28,7 @@ class _Scheduled:
         self.tasks = tasks
         self.builder: Builder = extended(tasks.graph, nodes=False)
         self.builder.scheduled = True
+        self.builder.adopt(tasks.graph.nodes)
         self.latest: dict[Value, Value] = {}
         self.runs: dict[Value, int] = {}
 

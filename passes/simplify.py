@@ -35,7 +35,9 @@ class _Sharing(Folding):
     def __init__(self, builder: Builder) -> None:
         super().__init__(builder)
         self.known: dict[tuple[Any, ...], Value] = {}
-        self.uses: Mapping[int, int] = {}
+        self.bodies: dict[tuple[Any, ...], Graph] = {}
+        self.results: dict[tuple[Any, ...], tuple[Value, ...]] = {}
+        self.kept: list[Graph] = []  # what the keys' identities belong to
 
     def emit(self, op: Operation, operands: Sequence[Value], attributes: Mapping[str, Any] = EMPTY) -> Value:
         key = (op.name, *[("#", v.bits, v.dtype) if isinstance(v, Constant) else id(v) for v in operands],
@@ -49,6 +51,24 @@ class _Sharing(Folding):
             self.known[key] = value
         return value
 
+    def region(self, node: Node, operands: Sequence[Value], wanted: Sequence[Value]) -> dict[Value, Value]:
+        """The region again, of a simplified body without the results that nobody reads: what these have become."""
+        whole: Graph = node.attributes["body"]
+        places = tuple(node.results.index(v) for v in wanted)
+        body = self.bodies.get((id(whole), places))
+        if body is None:
+            outputs = [whole.outputs[p] for p in places]
+            body = simplify(Graph(whole.name, whole.inputs, whole.nodes, outputs, {}, whole.first_data))
+            body = whole if whole.same_body(body.tiled(whole.rows)) else body.tiled(whole.rows)
+            self.bodies[id(whole), places] = body
+            self.kept.append(whole)
+        key = ("region", id(body), *map(id, operands))
+        if key not in self.results:
+            self.results[key] = self.builder.region(body, operands, span=self.span)
+            for old, new in zip(wanted, self.results[key], strict=True):
+                new.name = old.name
+        return dict(zip(wanted, self.results[key], strict=True))
+
 
 def _swept(graph: Graph, uses: Mapping[Value, int]) -> tuple[Graph, dict[Value, int]]:
     """One sweep over the live nodes, and how often each value of its result is read. `uses` says it of the graph;
@@ -56,10 +76,14 @@ def _swept(graph: Graph, uses: Mapping[Value, int]) -> tuple[Graph, dict[Value, 
     builder = extended(graph, nodes=False)
     arrays = _Sharing(builder)
     now: dict[Value, Value] = {}
-    for node in _live(graph.nodes, graph.outputs)[0]:
+    live, read = _live(graph.nodes, graph.outputs)
+    for node in live:
         old = node.results[0]
         arrays.span = old.span
         operands = tuple([now.get(v, v) for v in node.operands])
+        if node.op.name == "region":
+            now.update(arrays.region(node, operands, [v for v in node.results if v in read]))
+            continue
         mark = len(builder.nodes)
         if _absorbable(node, uses):
             value = _absorbed(arrays, operands[0])

@@ -16,6 +16,7 @@ from .adjoint import extreme
 from .derivatives import derivatives, emit
 from .masks import Masked, Masks
 from .rebuild import extended
+from .regions import tangent_region
 from .rewrite import Folding
 
 
@@ -32,7 +33,28 @@ def tangent(graph: Graph, *, wrt: Sequence[str] | None = None) -> Graph:
                                         y_dot: f64 = x_dot * y_dot_t
                                         return y, y_dot
     """
-    return _Forward(graph, chosen_inputs(graph, wrt)).run()
+    sweep = _Forward(graph, chosen_inputs(graph, wrt))
+    sweep.run()
+    builder, mark = sweep.builder, len(sweep.builder.nodes)
+    dots, names = [], [v.name for v in graph.outputs]
+    for output in graph.outputs:
+        if output.dtype.is_float:
+            dots.append(sweep.selected(output) or sweep.arrays.full(output.shape, 0.0, output.dtype))
+            names.append(f"{output.name}_dot")
+    sweep.name_rest(mark, "dot_t")
+    return builder.finish([*graph.outputs, *dots], names, graph)
+
+
+def of_body(body: Graph, wrt: Sequence[Value]) -> tuple[Graph, dict[Value, Value], list[Value]]:
+    """The tangents of a region's body: the graph of those that are not zero, the input that stands for the tangent of
+    each of `wrt`, and the outputs of the body whose tangents the outputs are."""
+    sweep = _Forward(body, list(wrt))
+    seeded = sweep.run()
+    mark = len(sweep.builder.nodes)
+    dots = [(y, dot) for y in body.outputs if (dot := sweep.selected(y)) is not None]
+    sweep.name_rest(mark, "dot_t")
+    made = sweep.builder.finish([dot for _, dot in dots], [f"{y.name}_dot" for y, _ in dots], body)
+    return made, seeded, [y for y, _ in dots]
 
 
 class _Forward:
@@ -41,45 +63,45 @@ class _Forward:
     def __init__(self, graph: Graph, wrt: list[Value]) -> None:
         self.graph, self.wrt = graph, wrt
         self.builder = extended(graph, nodes=False)
+        self.builder.adopt(graph.nodes)
         self.arrays = Folding(self.builder)
         self.masks = Masks(self.arrays)
         self.active = dependent(graph, wrt)
         self.tangents: dict[Value, Masked] = {}
 
-    def run(self) -> Graph:
-        """The sweep."""
-        graph, builder = self.graph, self.builder
-        for value in self.wrt:
-            self.tangents[value] = Masked(builder.input(f"{value.name}_dot", value.type, data=True))
-        for node in graph.nodes:
+    def run(self) -> dict[Value, Value]:
+        """The sweep; the input that stands for the tangent of each of `wrt`."""
+        builder = self.builder
+        seeds = {v: builder.input(f"{v.name}_dot", v.type, data=True) for v in self.wrt}
+        self.tangents.update((v, Masked(seed)) for v, seed in seeds.items())
+        for node in self.graph.nodes:
             builder.nodes.append(node)
-            value = node.results[0]
-            if value not in self.active:
+            if not any(v in self.active for v in node.results):
                 continue
             mark = len(builder.nodes)
-            self.arrays.span = value.span
-            found = self._elementwise(node) if node.op.elementwise else RULES[node.op.name](self, node)
-            if found is None:
-                continue
-            self.tangents[value] = found
-            if found.whole and not found.value.name and not isinstance(found.value, Constant):
-                builder.name_value(found.value, f"{value.name}_dot")
-            self._name_rest(mark, f"{value.name}_dot_t")
-        mark = len(builder.nodes)
-        dots, names = [], [v.name for v in graph.outputs]
-        for output in graph.outputs:
-            if output.dtype.is_float:
-                known = self.tangents.get(output)
-                dots.append(self.arrays.full(output.shape, 0.0, output.dtype) if known is None
-                            else self.masks.select(known))
-                names.append(f"{output.name}_dot")
-        self._name_rest(mark, "dot_t")
-        return builder.finish([*graph.outputs, *dots], names, graph)
+            self.arrays.span = node.results[0].span
+            for value, found in self._tangents(node):
+                self.tangents[value] = found
+                if found.whole and not found.value.name and not isinstance(found.value, Constant):
+                    builder.name_value(found.value, f"{value.name}_dot")
+            self.name_rest(mark, f"{node.results[0].name}_dot_t")
+        return seeds
 
-    def _name_rest(self, mark: int, stem: str) -> None:
+    def name_rest(self, mark: int, stem: str) -> None:
+        """Name what was emitted since `mark` and has no name yet."""
         for node in self.builder.nodes[mark:]:
-            if not node.results[0].name:
-                self.builder.name_value(node.results[0], stem)
+            for value in node.results:
+                if not value.name:
+                    self.builder.name_value(value, stem)
+
+    def _tangents(self, node: Node) -> list[tuple[Value, Masked]]:
+        """The tangents of the node's results that have one."""
+        if node.op.name == "region":
+            inputs = node.attributes["body"].inputs
+            seeds = {x: t for x, v in zip(inputs, node.operands, strict=True) if (t := self.selected(v)) is not None}
+            return [(v, Masked(t)) for v, t in tangent_region(self.builder, node, seeds).items()]
+        found = self._elementwise(node) if node.op.elementwise else RULES[node.op.name](self, node)
+        return [] if found is None else [(node.results[0], found)]
 
     def _elementwise(self, node: Node) -> Masked | None:
         if node.op.name == "astype":

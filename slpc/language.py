@@ -59,8 +59,8 @@ _MORE = {
         "float": "a float constant; of a value: astype f64",
     },
 }
-_UNSPEAKABLE = {"slice", "gather"}
-"""Operations that are written as subscripts: `x[1:, 0]`, `x[i]`."""
+_UNSPEAKABLE = {"slice", "gather", "region"}
+"""Operations that are written as subscripts, `x[1:, 0]` and `x[i]`, or as the call of a helper under `@tile`."""
 
 
 def functions() -> list[Row]:

@@ -12,6 +12,7 @@ from .ir.diagnostics import Diagnostic, SlpError, near
 from .ir.graph import Graph, Value
 from .passes.activity import chosen_inputs, chosen_output
 from .passes.adjoint import adjoint
+from .passes.regions import unfused
 from .passes.simplify import simplify
 from .passes.tangent import tangent
 
@@ -73,6 +74,7 @@ class Derivatives:
     inputs being fixed as `data`. SlpError E0402 to E0405 and E0412 for names, data and dtypes that do not fit."""
 
     def __init__(self, graph: Graph, wrt: Sequence[str] | None, backend: str, data: Mapping[str, Any] | None) -> None:
+        graph = unfused(graph)
         self.graph, self.backend = graph, backend
         self.inputs = chosen_inputs(graph, api.differentiated(graph, wrt))
         self.data = {name: self._datum(name, given) for name, given in (data or {}).items()}

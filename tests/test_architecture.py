@@ -82,13 +82,14 @@ def test_every_operation_has_every_rule() -> None:
         if op.elementwise:
             assert len(op.derivatives) == len(op.operands), name
             assert len(derivatives(op)) == len(op.operands)
-        else:
+        elif name != "region":  # several results: passes/regions.py
             assert name in adjoint.RULES, f"{name} has no adjoint"
             assert name in tangent.RULES, f"{name} has no tangent"
             assert name in sparsity.RULES, f"{name} has no pattern"
         assert op.doc
-    assert set(adjoint.RULES) == set(tangent.RULES) == {n for n, op in OPS.items() if not op.elementwise}
-    assert numpy_backend.lowered() >= set(OPS)
+    assert set(adjoint.RULES) == set(tangent.RULES) == \
+        {n for n, op in OPS.items() if not op.elementwise} - {"region"}
+    assert numpy_backend.lowered() >= set(OPS) - {"region"}
     assert set(RULES) <= set(OPS)
 
 

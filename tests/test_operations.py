@@ -21,7 +21,7 @@ from slpc.passes.adjoint import adjoint
 from slpc.passes.tangent import tangent
 
 ELEMENTWISE = [name for name, op in OPS.items() if op.elementwise]
-OTHERS = [name for name, op in OPS.items() if not op.elementwise]
+OTHERS = [name for name, op in OPS.items() if not op.elementwise and name != "region"]
 SMOOTH = [name for name in ELEMENTWISE if any(d not in (None, "0") for d in OPS[name].derivatives)
           and OPS[name].domain in ("number", "float")]
 EPSILON = {"f16": 2.0**-10, "bf16": 2.0**-7, "f32": 2.0**-23, "f64": 2.0**-52}

@@ -1,0 +1,146 @@
+"""Regions among the other operations: their derivatives, and programs without them.
+
+Rows that are independent stay so under differentiation: the cotangent of a rowed operand is rowed; that of a whole
+operand is a sum over the rows, accumulated; the seed of an accumulated result is whole. So the adjoint of a region is
+the region of the adjoint of its body, which computes the block again from the operands, and the tangent likewise.
+Results of the region that are small beside what lies inside, statistics of each row, are given to it as operands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..ir.arrays import Arrays
+from ..ir.diagnostics import Fault
+from ..ir.graph import Builder, Constant, Graph, Node, Value
+from ..ir.rows import Rows, rows_of
+from .rebuild import extended
+
+STATISTIC = 8
+"""A result this many times smaller than the largest value inside is a statistic: keeping it costs little."""
+
+
+def unfused(graph: Graph) -> Graph:
+    """The same program without regions: each body stands in the place of its region, on whole arrays."""
+    if all(n.op.name != "region" for n in graph.nodes):
+        return graph
+    builder = extended(graph, nodes=False)
+    arrays = Arrays(builder)
+    now: dict[Value, Value] = {}
+    for node in graph.nodes:
+        arrays.span = node.results[0].span
+        operands = [now.get(v, v) for v in node.operands]
+        if node.op.name != "region":
+            found = [arrays.emit(node.op, operands, node.attributes)]
+        else:
+            body: Graph = node.attributes["body"]
+            inside = substitute(arrays, body, dict(zip(body.inputs, operands, strict=True)))
+            found = [inside.get(v, v) for v in body.outputs]
+        now.update(zip(node.results, found, strict=True))
+        for old, new in zip(node.results, found, strict=True):
+            if not new.name:
+                new.name = old.name
+        for made in builder.nodes[len(builder.nodes) - _made(node):]:
+            if not made.result.name:
+                builder.name_value(made.result, f"{node.results[0].name}_t")
+    builder.scheduled = False
+    return builder.finish([now.get(v, v) for v in graph.outputs], [v.name for v in graph.outputs])
+
+
+def _made(node: Node) -> int:
+    return len(node.attributes["body"].nodes) if node.op.name == "region" else 1
+
+
+def substitute(arrays: Arrays, body: Graph, now: dict[Value, Value]) -> dict[Value, Value]:
+    """The body's nodes emitted again, without names, where `now` says what its inputs have become, and perhaps other
+    values, which are not computed; the same with all values."""
+    for node in body.nodes:
+        if node.results[0] in now:
+            continue
+        operands = [now.get(v, v) for v in node.operands]
+        now[node.results[0]] = arrays.emit(node.op, operands, node.attributes)
+    return now
+
+
+def adjoint_region(builder: Builder, node: Node, seeds: Mapping[Value, Value],
+                   wrt: Sequence[Value]) -> dict[Value, Value]:
+    """Emit the region that computes the cotangents of a region's operands.
+
+    `seeds` has the cotangents of those of its results that have one, `wrt` the inputs of its body whose cotangents are
+    wanted. Returns the cotangent of each of them that is not zero.
+    """
+    from .adjoint import of_body
+
+    body: Graph = node.attributes["body"]
+    outer = dict(zip(body.outputs, node.results, strict=True))
+    inside = {y: seeds[z] for y, z in outer.items() if z in seeds}
+    made, seeded, bars = of_body(body, {y: _constant(g) for y, g in inside.items()}, wrt)
+    operands = dict(zip(body.inputs, node.operands, strict=True)) | {g: inside[y] for y, g in seeded.items()}
+    results = _emitted(builder, node, made, f"{body.name}_bar", operands)
+    return dict(zip(bars, results, strict=True))
+
+
+def tangent_region(builder: Builder, node: Node, seeds: Mapping[Value, Value]) -> dict[Value, Value]:
+    """Emit the region that computes the tangents of a region's results. `seeds` has the tangents of those inputs of its
+    body that have one. Returns the tangent of each result that depends on them."""
+    from .tangent import of_body
+
+    body: Graph = node.attributes["body"]
+    made, seeded, dots = of_body(body, list(seeds))
+    operands = dict(zip(body.inputs, node.operands, strict=True)) | {g: seeds[x] for x, g in seeded.items()}
+    results = _emitted(builder, node, made, f"{body.name}_dot", operands)
+    outer = dict(zip(body.outputs, node.results, strict=True))
+    return {outer[y]: z for y, z in zip(dots, results, strict=True)}
+
+
+def _constant(value: Value) -> Constant | None:
+    """The constant that a value repeats, or is."""
+    made = value.node
+    if made is not None and made.op.name == "broadcast_to":
+        value = made.operands[0]
+    return value if isinstance(value, Constant) else None
+
+
+def _emitted(builder: Builder, node: Node, made: Graph, name: str, operands: dict[Value, Value]) -> tuple[Value, ...]:
+    """The region of a derivative's body: `made`, whose inputs stand for `operands`, less what the region knows."""
+    from .simplify import simplify
+
+    body: Graph = node.attributes["body"]
+    known = {y: z for y, z in zip(body.outputs, node.results, strict=True) if _statistic(body, y)}
+    inner = Builder(name, made.file)
+    inner.inputs = list(made.inputs)
+    inner.reserve(v.name for v in made.values())
+    now: dict[Value, Value] = {}
+    for y, z in known.items():
+        now[y] = inner.input(y.name, y.type, span=y.span)
+        operands[now[y]] = z
+    arrays = Arrays(inner)
+    substitute(arrays, made, now)
+    for old, new in now.items():
+        if not new.name:
+            new.name = old.name if old.name != new.name else new.name
+    short = simplify(inner.finish([now.get(v, v) for v in made.outputs], [v.name for v in made.outputs]))
+    given = _first(short, rows_of(body))
+    graph = Graph(name, given, short.nodes, short.outputs, {}, len(given), rows=body.rows)
+    return builder.region(graph, [operands[v] for v in given], span=node.results[0].span)
+
+
+def _statistic(body: Graph, output: Value) -> bool:
+    """Is it small beside the largest value inside, and none of the inputs' copies?"""
+    largest = max(v.type.bytes for n in body.nodes for v in n.results)
+    return STATISTIC * output.type.bytes <= largest and not rows_of(body).summed(output)
+
+
+def _first(body: Graph, rows: Rows) -> list[Value]:
+    """The inputs that are read, one first whose rows are those of the original body."""
+    read = {v for n in body.nodes for v in n.operands}
+    used = [v for v in body.inputs if v in read]
+    for candidate in dict.fromkeys((*used, body.inputs[0])):
+        order = [candidate, *(v for v in used if v is not candidate)]
+        try:
+            found = rows_of(Graph(body.name, order, body.nodes, body.outputs, {}, len(order), rows=()))
+        except Fault:
+            continue
+        if found.lengths == rows.lengths:
+            return order
+    raise AssertionError(f"the derivative of {body.name} has no rows")
