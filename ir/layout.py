@@ -6,7 +6,7 @@ with it what is contiguous, what a product takes without a copy, and which resha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,17 +55,26 @@ def rowwise(shape: Shape) -> Layout:
 def layout(value: Value) -> Layout | None:
     """The layout of a value in its buffer; None beneath a reshape that is no view, before which `passes.legalize` puts
     a copy."""
-    chain = []
-    root = value
-    while root.node is not None and root.node.op.view:
-        chain.append(root)
-        root = root.node.operands[0]
-    found: Layout | None = rowwise(root.shape)
-    for view in reversed(chain):
+    root, views = chain(value)
+    return through(rowwise(root.shape), views)
+
+
+def chain(value: Value) -> tuple[Value, tuple[Value, ...]]:
+    """The value that owns the memory beneath a value, and the views that lead from it to the value, in order."""
+    views = []
+    while value.node is not None and value.node.op.view:
+        views.append(value)
+        value = value.node.operands[0]
+    return value, tuple(reversed(views))
+
+
+def through(lies: Layout | None, views: Sequence[Value]) -> Layout | None:
+    """The layout of the last of a chain of views of what lies so; None where a reshape in it is no view."""
+    for view in views:
         assert view.node is not None
-        if found is not None:
-            found = _VIEWS[view.node.op.name](found, view.shape, view.node.attributes)
-    return found
+        if lies is not None:
+            lies = _VIEWS[view.node.op.name](lies, view.shape, view.node.attributes)
+    return lies
 
 
 def _broadcast(x: Layout, shape: Shape, attributes: Mapping[str, Any]) -> Layout:
