@@ -264,9 +264,9 @@ class _Writer:
             if at == self.pointers[v]:  # one element, from a block of one
                 at += " + row" if domain.by_rows else " + i"
             self.lines.append(f"tl.store({at}, {found.text}{mask})")
-        listed = ", ".join(map(self.name, group.results)), ", ".join(map(self.name, group.reads)) or "nothing"
-        text = "\n".join(["@triton.jit", f"def {name}({', '.join(pointers)}):", f'    """{listed[0]} of {listed[1]}."""',
-                          *(f"    {line}" for line in (*self.index, *self.loads, *self.lines))])
+        results, reads = (", ".join(map(self.name, values)) for values in (group.results, group.reads))
+        body = [f'"""{results} of {reads}."""' if reads else f'"""{results}."""', *self.index, *self.loads, *self.lines]
+        text = "\n".join(["@triton.jit", f"def {name}({', '.join(pointers)}):", *(f"    {line}" for line in body)])
         helpers = tuple(h for h in HELPERS if f"{h}(" in text or f"{h}," in text)
         return Kernel(name, text, domain.programs, domain.warps, arguments, helpers, "libdevice." in text)
 
