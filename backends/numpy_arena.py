@@ -1,7 +1,8 @@
 """A program on one block of memory: every array is a view of it, made once, and every operation writes into its view.
 
-Scalars are no part of the block: they are NumPy's scalars, as in a program that has no arena. Outputs lie in the block
-of the call, or are the caller's arrays; the arena that serves a loop of calls with `out=` belongs to a thread.
+Scalars are no part of the block: they are NumPy's scalars, as in a program that has no arena. A thread's first call has
+a block to itself, which shrinks to the outputs in it. From the second call on, or with `out=`, the thread keeps its
+arena with all the views of it, and outputs are arrays of their own: a loop of calls faults no page in again.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from ..passes.arena import Placement
 from .numpy_into import HELPERS, lower_into
 from .numpy_lowering import dtype_text, lower, python_literal
 
-TAKEN = {"SIZE", "OUTPUTS", "PARTS", "arena", "block", "views", "run", "kept", "out", "outputs", "part", "threading",
-         "hasattr", "tuple", "zip", *HELPERS}
+TAKEN = {"SIZE", "OUTPUTS", "PARTS", "arena", "block", "views", "run", "first", "kept", "out", "outputs", "part", "_",
+         "threading", "getattr", "hasattr", "tuple", "zip", *HELPERS}
 PART = 400
 """Operations in one function of a program that has more than twice as many: its views are made when it is reached."""
 WIDTH = 110
@@ -90,30 +91,39 @@ class _Module:
         return slots
 
     def entry(self, entry: str) -> list[str]:
-        """The function that is called."""
-        arrays = self.listed(self.arrays)
+        """The function that is called, and the one that makes a thread's first call. An arena is taken away from the
+        thread while it is in use, so that what interrupts a call, and calls as well, has one of its own."""
+        inputs, arrays = self.listed(self.graph.inputs), self.listed(self.arrays)
         found = f"{self.listed(self.scalars)} = " if self.scalars else ""
-        buffers = [self.name(v) if v in self.graph.inputs else f"out[{self.graph.outputs.index(v)}]"
-                   for v in self.arguments]
-        lines = []
-        if self.arrays:
-            offset = self.placement.offsets
-            lines += ["", "", "def outputs(block):",
-                      *(f"    {self.name(v)} = {_view(v, offset.get(buffer(v), 0))}" for v in self.arrays),
-                      f"    return {arrays}"]
-        lines += ["", "", "kept = threading.local()", "", "", '@np.errstate(all="ignore")',
-                  f"def {entry}({', '.join([*map(self.name, self.graph.inputs), 'out=None'])}):",
-                  f"    np.setbufsize({BUFFER})", "    if out is None:", f"        block = {self.block}"]
-        if self.arrays:
-            lines.append(f"        {arrays} = outputs(block)")
-        lines.append(f"        {found}run({', '.join(['views(block)', *map(self.name, self.arguments)])})")
-        if self.arrays:
-            lines += ["        block.resize(OUTPUTS, refcheck=False)", f"        {arrays} = outputs(block)"]
-        lines += [f"        return {self.listed(self.graph.outputs)}", '    if not hasattr(kept, "arena"):',
-                  f"        kept.arena = tuple(views({self.block}))",
-                  f"    {found}run({', '.join(['kept.arena', *buffers])})"]
-        lines += [f"    out[{i}][()] = {self.name(v)}" for i, v in enumerate(self.graph.outputs) if not v.shape]
-        return [*lines, "    return tuple(out)", "", "", f"ENTRY = {entry}"]
+        answer = f"return {self.listed(self.graph.outputs)}"
+
+        def ran(arena: str) -> str:
+            return f"{found}run({', '.join([arena, *map(self.name, self.arguments)])})"
+
+        offset = self.placement.offsets
+        outputs = ["", "", "def outputs(block):",
+                   *(f"    {self.name(v)} = {_view(v, offset.get(buffer(v), 0))}" for v in self.arrays),
+                   f"    return {arrays}"]
+        inside = [f"    {arrays} = outputs(block)"]
+        shrunk = ["    block.resize(OUTPUTS, refcheck=False)", *inside]
+        given = ", ".join(self.name(v) if v.shape else "_" for v in self.graph.outputs)
+        fresh = [f"{self.name(v)} = np.empty({v.shape}, {dtype_text(v.dtype)})" for v in self.arrays]
+        places = ["    if out is None:", *(f"        {line}" for line in fresh), "    else:",
+                  f"        {given}{',' if len(self.graph.outputs) == 1 else ''} = out"]
+        written = [f"    out[{i}][()] = {self.name(v)}" for i, v in enumerate(self.graph.outputs) if not v.shape]
+        return [*(outputs if self.arrays else []), "", "", "kept = threading.local()",
+                "", "", f"def first({', '.join(map(self.name, self.graph.inputs))}):", f"    block = {self.block}",
+                *(inside if self.arrays else []), f"    {ran('views(block)')}",
+                *(shrunk if self.arrays else []), f"    {answer}",
+                "", "", '@np.errstate(all="ignore")',
+                f"def {entry}({', '.join([*map(self.name, self.graph.inputs), 'out=None'])}):",
+                f"    np.setbufsize({BUFFER})", '    if out is None and not hasattr(kept, "arena"):',
+                "        kept.arena = None", f"        return first({inputs.rstrip(',')})",
+                *(places if self.arrays else []),
+                f'    arena = getattr(kept, "arena", None) or tuple(views({self.block}))',
+                "    kept.arena = None", f"    {ran('arena')}", "    kept.arena = arena",
+                "    if out is None:", f"        {answer}", *written, "    return tuple(out)",
+                "", "", f"ENTRY = {entry}"]
 
     def listed(self, values: Sequence[Value]) -> str:
         """Names with commas between; one has a comma behind it, so that it is a tuple of one."""

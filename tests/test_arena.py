@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import tracemalloc
@@ -242,6 +243,73 @@ def test_a_result_keeps_its_own_bytes_only() -> None:
     kept = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert kept < sum(np.asarray(r).nbytes for r in result) + ALLOWED
+
+
+def test_no_later_call_touches_a_result() -> None:
+    """Values of earlier calls stay, whatever way they are held: views of views, memoryviews, in any thread."""
+    graph = legal("mlp", L=4, d=32, m=300)
+    call = in_arena(graph)
+    several = [list(samples.draw(graph, seed).values()) for seed in range(5)]
+    expected = [without(graph)(*inputs) for inputs in several]
+    found = [call(*inputs) for inputs in several]
+    parts = [result[1][1:, ::2].T[3] for result in found]
+    raw = [memoryview(result[1]) for result in found]
+    for result, values in zip(found, expected, strict=True):
+        assert_same_bits(result, values)
+    del found, result
+    for inputs in reversed(several):
+        call(*inputs)
+        call(*inputs, out=buffers(graph))
+    for part, memory, values in zip(parts, raw, expected, strict=True):
+        assert np.array_equal(part, values[1][1:, ::2].T[3])
+        assert memory.tobytes() == values[1].tobytes()
+
+
+def test_a_later_call_allocates_its_outputs_alone() -> None:
+    graph = legal("mlp", L=8, d=64, m=500)
+    call = in_arena(graph)
+    inputs = drawn(graph)
+    results = [call(*inputs) for _ in range(2)]
+    assert peak(lambda: call(*inputs)) < sum(np.asarray(r).nbytes for r in results[0]) + (32 << 10)
+    assert all(array.base is None for array in call(*inputs)[1:])
+
+
+def test_a_call_within_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What interrupts a call, a signal's handler say, may call the same function."""
+    graph = legal("mlp", L=2, d=8, m=20)
+    call = in_arena(graph)
+    inputs, others = (list(samples.draw(graph, seed).values()) for seed in range(2))
+    expected, between = without(graph)(*inputs), without(graph)(*others)
+    negative, found = np.negative, []
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(np, "negative", negative)
+        found.append(call(*others))
+        return negative(*args, **kwargs)
+
+    for _ in range(3):
+        monkeypatch.setattr(np, "negative", interrupted)
+        assert_same_bits(call(*inputs), expected)
+    assert len(found) == 3
+    for result in found:
+        assert_same_bits(result, between)
+
+
+def test_the_arena_goes_with_the_function() -> None:
+    graph = legal("mlp", L=8, d=64, m=500)
+    inputs = drawn(graph)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    call = in_arena(graph)
+    for _ in range(2):
+        call(*inputs)
+    size = place(graph, TARGET).size
+    assert tracemalloc.get_traced_memory()[0] - before > size
+    del call
+    gc.collect()
+    left = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert left < size // 2
 
 
 def test_threads_have_arenas_of_their_own() -> None:
