@@ -129,8 +129,8 @@ def _head(graph: Graph, source: str, scalar: bool, arena: bool, entry: str) -> l
     if scalar:
         lines.append(f"{entry}_arrays is the same on NumPy scalars, or on arrays of points.")
     if arena:
-        lines += ["All arrays lie in one block of memory. It is kept for the thread's next call from the second one on, whose",
-                  "outputs are arrays of their own, or those that out=, a sequence, gives: such a call allocates nothing."]
+        lines += ["All arrays lie in one block of memory. From the second call on, or with out=, a sequence of arrays",
+                  "for the outputs, it is kept for the thread's next call, and outputs are arrays of their own."]
     lines += ['"""', ""]
     ops = {n.op.name for n in graph.nodes}
     if scalar and (used := numpy_scalar.math_names(graph)):

@@ -196,7 +196,10 @@ def _cumsum(node: Node, target: str, scope: Scope) -> list[str]:
 
 @_row("matmul")
 def _matmul(node: Node, target: str, scope: Scope) -> list[str]:
-    return [f"np.matmul({', '.join(map(scope.array, node.operands))}, out={target})"]
+    """`np.dot` asks the same of BLAS half a microsecond sooner. With an axis of length 1 it does not."""
+    both = all(v.type.rank == 2 and min(v.shape) > 1 for v in node.operands) and node.result.dtype.bytes >= 4
+    called = "dot" if both and node.result.dtype.is_float else "matmul"
+    return [f"np.{called}({', '.join(map(scope.array, node.operands))}, out={target})"]
 
 
 # Data movement ---------------------------------------------------------------------------------------------------
