@@ -22,8 +22,8 @@ from ..ir.target import Target
 from ..ir.types import bf16, f16, f32, f64
 from ..passes.arena import Placement
 from ..passes.regions import unfused
-from . import numpy_arena, numpy_into, numpy_scalar
-from .numpy_lowering import SPECIAL, lower, lowered
+from . import numpy_arena, numpy_erf, numpy_into, numpy_scalar
+from .numpy_lowering import SPECIAL, lower, lowered, needs_scipy
 
 __all__ = ["TARGET", "emit", "load", "lowered"]
 
@@ -61,6 +61,8 @@ def emit(graph: Graph, placement: Placement | None = None, *, source: str = "", 
     lines = _head(graph, source or graph.file, scalar, arena, entry)
     if placement is not None and not scalar:
         return "\n".join([*lines, *numpy_arena.emit_arena(graph, placement, names, entry, poison)]) + "\n"
+    if any(map(numpy_erf.fits, graph.nodes)):
+        lines += ["", "", *numpy_erf.HELPER.rstrip().split("\n")]
     if scalar:
         lines += _on_floats(graph, names, entry)
     lines += _on_arrays(graph, names, f"{entry}_arrays" if scalar else entry, scalar)
@@ -132,7 +134,6 @@ def _head(graph: Graph, source: str, scalar: bool, arena: bool, entry: str) -> l
         lines += ["All arrays lie in one block of memory. From the second call on, or with out=, a sequence of arrays",
                   "for the outputs, it is kept for the thread's next call, and outputs are arrays of their own."]
     lines += ['"""', ""]
-    ops = {n.op.name for n in graph.nodes}
     if scalar and (used := numpy_scalar.math_names(graph)):
         lines += [f"from math import {', '.join(used)}", ""]
     if arena:
@@ -140,7 +141,7 @@ def _head(graph: Graph, source: str, scalar: bool, arena: bool, entry: str) -> l
     lines.append("import numpy as np")
     if any(v.dtype is bf16 for v in graph.values()):
         lines.append("from ml_dtypes import bfloat16")
-    if ops & SPECIAL.keys():
+    if any(map(needs_scipy, graph.nodes)):
         lines.append("from scipy import special")
     return lines
 

@@ -13,6 +13,7 @@ from ..ir.ops import OPS
 from ..ir.shapes import disjoint
 from ..ir.show import show_index
 from ..ir.tables import rows
+from . import numpy_erf
 from .numpy_lowering import SPECIAL, constant_text, dtype_text, lower
 
 FEW = 1024
@@ -95,6 +96,7 @@ def add_rows(out, index, rows):
     for i, row in zip(index, rows):
         np.add(out[i], row, out=out[i])
 ''',
+    "erf": numpy_erf.HELPER,
 }
 """Functions that an emitted module has if it uses them."""
 
@@ -120,6 +122,19 @@ def _sigmoid(node: Node, target: str, scope: Scope) -> list[str]:
     x = _operands(node, scope)[0]
     return [f"np.negative({x}, out={target})", f"np.exp({target}, out={target})",
             f"np.add(1.0, {target}, out={target})", f"np.divide(1.0, {target}, out={target})"]
+
+
+@_row("erf")
+def _erf(node: Node, target: str, scope: Scope) -> list[str]:
+    """What does not lie row by row is copied first: the function may write over its operand."""
+    if not numpy_erf.fits(node):
+        return _call(node, target, scope)
+    x = node.operands[0]
+    lies = layout(x)
+    work = scope.workspace(node, "np.float32", numpy_erf.work_shape(node))
+    if lies is not None and lies.contiguous:
+        return [f"{scope.helper('erf')}({scope.array(x)}, {target}, {work})"]
+    return [f"np.copyto({target}, {scope.repeated(x)})", f"{scope.helper('erf')}({target}, {target}, {work})"]
 
 
 @_row("polygamma")
@@ -283,6 +298,8 @@ def workspace(node: Node) -> int:
     """Bytes that one run of an operation needs beside operands and results."""
     if node.op.name in ("gather", "scatter_add"):
         return indices_workspace(node)
+    if numpy_erf.fits(node):
+        return 4 * math.prod(numpy_erf.work_shape(node))
     if node.op.name == "polygamma" and not isinstance(node.operands[0], Constant):
         return 6 * node.result.type.bytes
     if node.op.name == "pow" and node.result.dtype.kind == "int":

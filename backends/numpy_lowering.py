@@ -11,6 +11,7 @@ from ..ir.shapes import disjoint
 from ..ir.show import show_index
 from ..ir.tables import rows
 from ..ir.types import DType
+from . import numpy_erf
 
 Name = Callable[[Value], str]
 """The Python name of a value."""
@@ -19,6 +20,11 @@ SPECIAL = {"erf": "erf", "erfc": "erfc", "lgamma": "gammaln", "polygamma": "poly
 """What SciPy has and NumPy has not: `special.NAME`."""
 
 _LOWERINGS: dict[str, Callable[[Node, list[str]], str | list[str]]] = {}
+
+
+def needs_scipy(node: Node) -> bool:
+    """Is it lowered to a function of SciPy's?"""
+    return node.op.name in SPECIAL and not numpy_erf.fits(node)
 
 
 def lowered() -> set[str]:
@@ -77,6 +83,14 @@ def _function(node: Node, v: list[str]) -> str:
 def _sigmoid(node: Node, v: list[str]) -> str:
     """exp may overflow: the quotient is 0 then."""
     return f"1.0 / (1.0 + np.exp(-{v[0]}))"
+
+
+@_row("erf")
+def _erf(node: Node, v: list[str]) -> str:
+    if not numpy_erf.fits(node):
+        return _function(node, v)
+    return (f"erf({v[0]}, np.empty({node.result.shape}, np.float32), "
+            f"np.empty({numpy_erf.work_shape(node)}, np.float32))")
 
 
 @_row("pow")
