@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -184,11 +185,15 @@ done:
 
 
 @cache
-def _walk() -> tuple[Any, llvm_engine.Library]:
-    """The walk as a ctypes function, and what keeps it loaded."""
-    library = llvm_engine.load(TEXT, ["slpc.batch"])
+def _library() -> llvm_engine.Library:
+    return llvm_engine.load(TEXT, ["slpc.batch"])
+
+
+@cache
+def _walk() -> Any:
+    """The walk as a ctypes function."""
     kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 5, *[ctypes.c_void_p] * 2)
-    return kind(library.addresses["slpc.batch"]), library
+    return kind(_library().addresses["slpc.batch"])
 
 
 @cache
@@ -211,6 +216,8 @@ class Batch:
         self.layout = read_head(text)
         self._library = llvm_engine.load(text, ["slpc.rows"])
         self._rows = self._library.addresses["slpc.rows"]
+        self._columns = self.layout.inputs.elements, self.layout.outputs.elements
+        self._memory = threading.local()
 
     def __call__(self, *args: Any) -> tuple[Any, ...]:
         """Inputs by position: each one value for all points, or an array of them along its first axis, of any strides.
@@ -222,38 +229,48 @@ class Batch:
         found = [numpy.moveaxis(numpy.empty((*f.type.shape, points), f.type.dtype.numpy), -1, 0)
                  for f in self.layout.outputs.fields]
         if points:
-            self._run(_table([*spread, *found]), points)
+            self._run(Table([*spread, *found]), points)
         return tuple(found)
 
-    def _run(self, table: Any, points: int) -> None:
+    def _run(self, table: Table, points: int) -> None:
         """All points, by as many threads as there are cores and work."""
         parts = min(_cores(), max(1, points // THREAD))
         step = -(-points // (parts * CHUNK)) * CHUNK
         ranges = [(start, min(start + step, points)) for start in range(0, points, step)]
         if len(ranges) == 1:
-            self._part(table, *ranges[0])
+            self.part(table, *ranges[0])
         else:
-            list(_threads().map(lambda r: self._part(table, *r), ranges))
+            list(_threads().map(lambda r: self.part(table, *r), ranges))
 
-    def _part(self, table: Any, start: int, end: int) -> None:
-        inputs, outputs = self.layout.inputs.elements, self.layout.outputs.elements
-        scratch = numpy.empty((inputs + outputs) * (CHUNK + 1), numpy.int64)
-        work = numpy.empty(max(1, self.layout.workspace // 8), numpy.int64)
-        walk, _ = _walk()
-        walk(self._rows, table.ctypes.data, inputs, outputs, self.layout.lanes, start, end, scratch.ctypes.data,
-             work.ctypes.data)
+    def part(self, table: Table, start: int, end: int) -> None:
+        """The points from start to end, by this thread, which keeps what it needs for it."""
+        try:
+            scratch, work = self._memory.here
+        except AttributeError:
+            scratch, work = self._memory.here = (
+                _Words((self._columns[0] + self._columns[1]) * (CHUNK + 1)), _Words(self.layout.workspace // 8))
+        _walk()(self._rows, table.address, *self._columns, self.layout.lanes, start, end, scratch.address, work.address)
 
 
-def _table(arrays: Sequence[Any]) -> Any:
-    """Address, stride and size of each column, element by element."""
-    entries = []
-    for array in arrays:
-        base, stride, size = array.ctypes.data, array.strides[0], array.itemsize
-        if array.ndim == 1:
-            entries.append((base, stride, size))
-        else:
+class _Words:
+    """Words of 8 bytes, at a multiple of 64, as vectors like it."""
+
+    def __init__(self, count: int) -> None:
+        self._array = numpy.empty(count + 8, numpy.int64)
+        self.address = -(-self._array.ctypes.data // 64) * 64
+
+
+class Table:
+    """Address, stride and size of each column, element by element, of arrays with the points along their first axis;
+    they are kept."""
+
+    def __init__(self, arrays: Sequence[Any]) -> None:
+        self._arrays = arrays
+        entries: list[tuple[int, int, int]] = []
+        for array in arrays:
+            base, stride, size = array.ctypes.data, array.strides[0], array.itemsize
             inner = numpy.array(array.strides[1:], numpy.int64)
-            offsets = numpy.indices(array.shape[1:]).reshape(array.ndim - 1, -1).T @ inner
+            offsets = numpy.indices(array.shape[1:]).reshape(array.ndim - 1, array[:1].size).T @ inner
             entries += [(base + int(o), stride, size) for o in offsets]
-    return numpy.array(entries, numpy.int64).reshape(-1, 3)
-
+        self._entries = numpy.array(entries, numpy.int64).reshape(-1, 3)
+        self.address = self._entries.ctypes.data

@@ -175,13 +175,9 @@ def _batch(graph: Graph, points: np.ndarray, contract: bool = False) -> Callable
     given = [np.moveaxis(np.array([next(rows) for _ in range(v.type.size)]).reshape(*v.shape, -1), -1, 0)
              for v in graph.inputs]
     found = [np.moveaxis(np.empty((*v.shape, points.shape[1])), -1, 0) for v in graph.outputs]
-    table = llvm_batch._table([*given, *found])
+    table = llvm_batch.Table([*given, *found])
 
-    def run() -> None:
-        batch._part(table, 0, points.shape[1])
-
-    run.kept = (given, found)  # type: ignore[attr-defined]
-    return run
+    return lambda: batch.part(table, 0, points.shape[1])
 
 
 def by_c(value: Graph, gradient: Graph, points: np.ndarray) -> Timed:
