@@ -24,7 +24,7 @@ from ..passes.scalarise import fits, scalarise
 from . import llvm_batch, llvm_call, llvm_engine, llvm_tensor
 from .llvm_lowering import lowered
 from .llvm_module import module
-from .llvm_program import Columns, Ports, functions, weight
+from .llvm_program import Columns, Ports, functions, latency_bound, weight
 from .records import Field, head, layout_of, read_head
 
 __all__ = ["TARGET", "Program", "emit", "emit_batch", "load", "lowered"]
@@ -59,11 +59,11 @@ def emit(graph: Graph, placement: Placement | None = None, *, source: str = "", 
 
 
 def emit_batch(graph: Graph, *, lanes: int = 0, contract: bool = False) -> str:
-    """The module's text for many points: `slpc.block` computes as many as there are lanes (those of this machine's
-    vector registers, if 0), `slpc.rows` goes over a chunk of them."""
+    """The module's text for many points: `slpc.block` computes as many as there are lanes, `slpc.rows` goes over a
+    chunk of them. If 0 they are those of this machine's vector registers, or of two where chains are long."""
     graph = scalars(graph)
     layout = layout_of(graph)
-    lanes = lanes or llvm_engine.lanes()
+    lanes = lanes or llvm_engine.lanes() * (2 if latency_bound(graph) else 1)
     writers, workspace = functions(graph, Columns(layout, lanes), "slpc.block", "alwaysinline ", contract=contract)
     layout = replace(layout, workspace=workspace, lanes=lanes)
     return module(head(layout, graph.file), writers, llvm_batch.rows(lanes), weight(graph) <= WEIGHT_BATCH)

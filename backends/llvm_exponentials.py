@@ -73,7 +73,8 @@ def exp(w: Writer, x: Lane) -> Lane:
     n = shifted - MAGIC
     r0 = w.fma(n, -LN2, x)  # exact: a multiple of 2^-53 below 1
     r = w.fma(n, -LN2_LOW, r0)
-    near_one = (w.fma(r * r, polynomial(w, r, fitted.EXP), w.fma(n, -LN2_LOW, r0 - r)) + r) + 1.0
+    one = fast_two_sum(1.0, r)
+    near_one = one.high + w.fma(r * r, polynomial(w, r, fitted.EXP), one.low)
     found = w.cast(w.cast(near_one, "bitcast", "i64") + (w.cast(shifted, "bitcast", "i64") << 52), "bitcast", "double")
     return w.rarely(magnitude(w, x) > 708.0, found, lambda: w.function("exp_at_the_ends", x))
 

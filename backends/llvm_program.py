@@ -89,6 +89,23 @@ def weight(graph: Graph) -> int:
     return sum(30 if node.op.name in FUNCTIONS else 1 for node in graph.nodes)
 
 
+def latency_bound(graph: Graph) -> bool:
+    """Does a processor wait for results, rather than for units to compute them, so that two vectors at once cost less
+    than twice one? It is so where the longest chain of operations takes more than half the time of issuing all of them
+    (Hennessy and Patterson, "Computer Architecture", chapter 3)."""
+    issued, longest = 0, 0
+    done: dict[Value, int] = {}
+    for node in graph.nodes:
+        if node.op.name in ("slice", "place"):
+            continue
+        slow = node.op.name in ("divide", "sqrt")
+        issue, latency = (30, 60) if node.op.name in FUNCTIONS else (9, 15) if slow else (1, 4)
+        issued += issue
+        end = done[node.results[0]] = latency + max((done.get(v, 0) for v in node.operands), default=0)
+        longest = max(longest, end)
+    return 2 * longest > issued
+
+
 class _Body:
     """Writes the functions' bodies: what they need is read when it is first used, outputs are written as they are
     computed."""

@@ -10,7 +10,7 @@ from test_llvm import SCALAR, native
 from test_programs import PROGRAMS, double, sample
 
 import slpc
-from slpc.backends import llvm_backend, llvm_batch
+from slpc.backends import llvm_backend, llvm_batch, llvm_engine
 
 ALL = """
 def f(x: f64, y: f64):
@@ -36,13 +36,22 @@ def test_a_point_of_a_batch_is_the_point_alone(count: int) -> None:
         assert tuple(x[i] for x in found) == f(*rows[i].tolist())
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 4, 8])
+@pytest.mark.parametrize("lanes", [1, 2, 4, 8, 16])
 def test_any_number_of_lanes(lanes: int) -> None:
     graph = slpc.parse(ALL)
     rows = points(100, 2)
     batch = llvm_backend.load(llvm_backend.emit_batch(graph, lanes=lanes), batch=True)
     for got, want in zip(batch(*rows.T), native(ALL).batch(*rows.T), strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+def test_a_chain_of_operations_takes_two_vectors_at_once() -> None:
+    chain = "def f(x: f64, y: f64):\n" + "".join(f"    x = x * y + {i}\n" for i in range(20)) + "    return x\n"
+    wide = "def f(x: f64, y: f64):\n    return " + ", ".join(f"x * {i} + y" for i in range(20)) + "\n"
+    one, two = (slpc.compile(slpc.parse(text), backend="llvm", batch=True).text for text in (wide, chain))
+    lanes = llvm_engine.lanes()
+    assert f"; lanes {lanes}\n" in one
+    assert f"; lanes {2 * lanes}\n" in two
 
 
 def test_how_points_lie_in_memory() -> None:
