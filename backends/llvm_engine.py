@@ -53,6 +53,21 @@ def lanes() -> int:
     return 8 if features.get("avx512f") else 4 if features.get("avx") else 2
 
 
+def registers() -> int:
+    """How many vector registers this machine has."""
+    features = llvm.get_host_cpu_features()
+    return 32 if features.get("avx512f") or not _is_x86() else 16
+
+
+def pause() -> str:
+    """The instruction by which a core says that it only looks at memory again and again."""
+    return "call void @llvm.x86.sse2.pause()" if _is_x86() else "fence seq_cst"
+
+
+def _is_x86() -> bool:
+    return str(llvm.get_default_triple()).startswith(("x86_64", "amd64"))
+
+
 def object_code(text: str, target: Any) -> bytes:
     """The object file of a module for a target machine."""
     return bytes(target.emit_object(_prepared(text, target)))
@@ -69,7 +84,7 @@ def _prepared(text: str, target: Any) -> Any:
     parsed = llvm.parse_assembly(text, context)
     parsed.triple = target.triple
     parsed.data_layout = str(target.target_data)
-    if "alwaysinline" in text or "; arena " in text:
+    if "alwaysinline" in text or "; arena " in text or text.startswith("; runtime"):
         builder = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=0))
         passes = llvm.create_new_module_pass_manager()
         passes.add_always_inliner_pass()

@@ -30,6 +30,11 @@ class Access:
     numbers: tuple[int, int] | None = None
 
 
+BLOCK = 5_000
+"""The ns of work that are worth a thread's while."""
+MOST_BLOCKS = 32
+"""Blocks of one loop, so that threads which others hold up are waited for only a little."""
+
 Accesses = Mapping[object, Access]
 Body = Callable[[Accesses], None]
 
@@ -40,6 +45,39 @@ class Loops(Writer):
     def __init__(self, contract: bool = False) -> None:
         super().__init__(1, contract)
         self.allocated: list[str] = []
+        self.blocks = 0
+        """Blocks that threads can take, where the outermost loop runs from %start to %stop."""
+        self.length = (0, 0)
+        """Of a block, and of the whole loop."""
+
+    def fork(self) -> Loops:
+        """A writer of what follows, which may become a function of its own."""
+        found = Loops(self.contract)
+        found._count, found.block = self._count, self.block
+        return found
+
+    def absorb(self, other: Loops) -> None:
+        """What a fork has written, here."""
+        self.lines += other.lines
+        self.needs(other)
+        self.block = other.block
+
+    def needs(self, other: Loops) -> None:
+        """What a fork declares and keeps at the function's head, and its names."""
+        self.allocated += [] if other.blocks else other.allocated
+        self.declared |= other.declared
+        self.math |= other.math
+        self._count = other._count
+
+    def shared(self, n: int, work: float, whole: int = 1) -> tuple[int | str, int | str]:
+        """The bounds of an outermost loop over n, whose iterations do not depend on each other: 0 and n, or where the
+        work, in ns, is worth it those of a block, which is a multiple of `whole` long."""
+        parts = min(n // whole, int(work / BLOCK), MOST_BLOCKS)
+        if parts < 2 or self.blocks:
+            return 0, n
+        length = -(-n // (parts * whole)) * whole
+        self.blocks, self.length = -(-n // length), (length, n)
+        return ("%start", "%stop") if self.blocks > 1 else (0, n)
 
     @contextmanager
     def at_lanes(self, lanes: int) -> Iterator[None]:
@@ -62,16 +100,23 @@ class Loops(Writer):
         """What stands in such memory."""
         return self.line(kind, f"load {self.type(kind)}, ptr {at}, align 8")
 
-    def count(self, start: int, stop: int, step: int, body: Callable[[str], None]) -> None:
-        """`body(i)` for i from start to stop, which is a whole number of steps away."""
-        if start >= stop:
-            return
-        if start + step == stop:
-            body(str(start))
-            return
-        before, head, after = self.block, self.fresh("loop"), self.fresh("after")
+    def count(self, start: int | str, stop: int | str, step: int, body: Callable[[str], None]) -> None:
+        """`body(i)` for i from start to stop, by steps; where both are known it is a whole number of steps."""
+        known = isinstance(start, int) and isinstance(stop, int)
+        if isinstance(start, int) and isinstance(stop, int):
+            if start >= stop:
+                return
+            if start + step == stop:
+                body(str(start))
+                return
+        head, after = self.fresh("loop"), self.fresh("after")
         index, following, more = (f"%{self.fresh(stem)}" for stem in ("i", "next", "more"))
-        self.lines.append(f"  br label %{head}")
+        if known:
+            self.lines.append(f"  br label %{head}")
+        else:
+            some = self.line("i1", f"icmp slt i64 {start}, {stop}")
+            self.lines.append(f"  br i1 {some.name}, label %{head}, label %{after}")
+        before = self.block
         self.label(head)
         mark = len(self.lines)
         body(index)
@@ -98,12 +143,14 @@ class Loops(Writer):
             at = self.line("ptr", f"getelementptr {memory_kind(access.dtype)}, ptr {access.at}, i64 {index}").name
         return Access(at, access.dtype, rest, access.numbers)
 
-    def nest(self, shape: Shape, accesses: Accesses, body: Body) -> None:
-        """`body` for each index into the shape, with the accesses advanced over these axes."""
+    def nest(self, shape: Shape, accesses: Accesses, body: Body, work: float = 0) -> None:
+        """`body` for each index into the shape, with the accesses advanced over these axes. With `work`, the ns that it
+        all takes, threads may share the first axis."""
         if not shape:
             body(accesses)
             return
-        self.count(0, shape[0], 1, lambda i: self.nest(
+        start, stop = self.shared(shape[0], work)
+        self.count(start, stop, 1, lambda i: self.nest(
             shape[1:], {key: self.advanced(a, i) for key, a in accesses.items()}, body))
 
     # Elements -----------------------------------------------------------------------------------------------------
@@ -168,11 +215,12 @@ class Loops(Writer):
             at = self.line("ptr", f"getelementptr {stored.kind}, ptr {access.at}, i64 {lane * stride}")
             self.lines.append(f"  store {stored.kind} {one.name}, ptr {at.name}, align {align}")
 
-    def sweep(self, n: int, accesses: Accesses, widths: Sequence[int], body: Body) -> None:
-        """Along the last axis that the accesses have: `body` at as many lanes as `widths` says, widest first."""
-        start = 0
+    def sweep(self, n: int, accesses: Accesses, widths: Sequence[int], body: Body, work: float = 0) -> None:
+        """Along the last axis that the accesses have: `body` at as many lanes as `widths` says, widest first. With
+        `work`, the ns that it all takes, threads may share it."""
+        start, end = self.shared(n, work, widths[0])
         for lanes in widths:
-            stop = start + (n - start) // lanes * lanes
+            stop = self._whole(start, end, lanes)
 
             def step(i: str, lanes: int = lanes) -> None:
                 here = {key: _still(self.advanced(a, i, len(a.strides) - 1), a) for key, a in accesses.items()}
@@ -181,6 +229,16 @@ class Loops(Writer):
 
             self.count(start, stop, lanes, step)
             start = stop
+
+    def _whole(self, start: int | str, end: int | str, lanes: int) -> int | str:
+        """The last place that whole vectors from `start` reach."""
+        if isinstance(start, int) and isinstance(end, int):
+            return start + (end - start) // lanes * lanes
+        if lanes == 1:
+            return end
+        left = self.line("i64", f"sub i64 {end}, {start}")
+        reached = self.line("i64", f"add i64 {start}, {(left & -lanes).name}")
+        return reached.name
 
 
 def _still(moved: Access, before: Access) -> Access:

@@ -13,14 +13,12 @@ from ..ir.graph import Constant, Node, Value, buffer, stays_below
 from ..ir.layout import Layout, layout, rowwise, sliced
 from ..ir.shapes import disjoint
 from ..ir.tables import rows
-from ..ir.types import DType, Shape, bool_, f32, f64
+from ..ir.types import DType, Shape, bool_, f64
 from .llvm_loops import Access, Accesses, Loops, collapsed
 from .llvm_lowering import kind, lower, rounded
 from .llvm_math import FUNCTIONS
-from .llvm_writer import Lane, float_text
+from .llvm_writer import Lane
 
-SMALL_PRODUCT = 1000
-"""Products of fewer multiplications are done by loops, in less time than a call of a BLAS takes."""
 UNROLLED = 4
 """Vectors that a reduction takes at once, so that one addition does not wait for the one before."""
 
@@ -59,7 +57,7 @@ def loops(w: Loops, node: Node, scope: Scope) -> None:
         _RULES.get(node.op.name, _elementwise)(w, node, scope)
 
 
-_rule = rows(_RULES)
+rule = rows(_RULES)
 
 
 # What a nest reads -----------------------------------------------------------------------------------------------
@@ -95,6 +93,11 @@ class Expression:
     def accesses(self, w: Loops, shape: Shape) -> dict[object, Access]:
         """What is read, over a domain of that shape."""
         return {v: access(w, v, self.scope) for v in self.leaves if not isinstance(buffer(v), Constant)}
+
+    def work(self, accesses: Accesses, size: int) -> float:
+        """About how many ns a nest over so many elements takes one thread."""
+        return size * sum((0.03 * len(self.nodes), 0.7 * sum(n.op.name in FUNCTIONS for n in self.nodes),
+                           *(0.05 * a.dtype.bytes * any(a.strides) for a in accesses.values())))
 
     def lanes(self, accesses: Accesses, also: Sequence[DType] = ()) -> int:
         """How many elements a vector has: those of the widest dtype fill a register."""
@@ -138,7 +141,8 @@ def _access(w: Loops, root: Value, lies: Layout, scope: Scope) -> Access:
     return Access(scope.pointer(w, root, lies.offset), root.dtype, lies.strides)
 
 
-def _written(w: Loops, result: Value, scope: Scope) -> Access:
+def written(w: Loops, result: Value, scope: Scope) -> Access:
+    """Where an operation's result lies, row by row."""
     return Access(scope.pointer(w, result), result.dtype, rowwise(result.shape).strides)
 
 
@@ -149,14 +153,16 @@ def _elementwise(w: Loops, node: Node, scope: Scope) -> None:
         return
     expression = Expression(node.operands, scope)
     expression.nodes.append(node)
-    _assign(w, expression, node.result, _written(w, node.result, scope), scope)
+    _assign(w, expression, node.result, written(w, node.result, scope), scope)
 
 
-def _assign(w: Loops, expression: Expression, value: Value, target: Access, scope: Scope, add: bool = False) -> None:
-    """Write (or add) each element of a value to the target, which has its shape."""
+def _assign(w: Loops, expression: Expression, value: Value, target: Access, scope: Scope, *, add: bool = False,
+            alone: bool = True) -> None:
+    """Write (or add) each element of a value to the target, which has its shape. Threads may share a nest that is all
+    its operation needs."""
     accesses: dict[object, Access] = expression.accesses(w, value.shape)
     accesses["target"] = target
-    lanes = expression.lanes(accesses)
+    lanes, work = expression.lanes(accesses), expression.work(accesses, value.type.size) if alone else 0.0
     shape, accesses = collapsed(value.shape, accesses)
 
     def body(here: Accesses) -> None:
@@ -169,14 +175,15 @@ def _assign(w: Loops, expression: Expression, value: Value, target: Access, scop
         if not shape:
             body(here)
         else:
-            w.sweep(shape[-1], here, _widths(lanes, shape[-1]), body)
+            w.sweep(shape[-1], here, _widths(lanes, shape[-1]), body, work)
 
     if len(shape) > 1 and any(a.strides[-2] == 1 and a.strides[-1] > 1 for a in accesses.values()):
         # A transposed operand: down some columns at a time, so that what is fetched with an element is used.
         w.nest(shape[:-2], accesses, lambda block: w.sweep(
-            shape[-1], block, _widths(lanes, shape[-1]), lambda columns: w.nest(shape[-2:-1], columns, body)))
+            shape[-1], block, _widths(lanes, shape[-1]), lambda columns: w.nest(shape[-2:-1], columns, body),
+            work), work)
     else:
-        w.nest(shape[:-1], accesses, row)
+        w.nest(shape[:-1], accesses, row, work)
 
 
 def _added(a: Lane, b: Lane) -> Lane:
@@ -199,12 +206,12 @@ def _zeroed(w: Loops, result: Value, scope: Scope) -> None:
 Combine = Callable[[Lane, Lane], Lane]
 
 
-class _Reduction:
-    """How elements are combined: sums of f32 in f64, rounded once."""
+class Reduction:
+    """How elements are combined: sums of f32 in f64, rounded once, unless the kind is given."""
 
-    def __init__(self, w: Loops, name: str, dtype: DType) -> None:
+    def __init__(self, w: Loops, name: str, dtype: DType, within: str = "") -> None:
         self.w, self.name, self.dtype = w, name, dtype
-        self.kind = "double" if name == "sum" and dtype.is_float else kind(dtype)
+        self.kind = within or ("double" if name == "sum" and dtype.is_float else kind(dtype))
 
     def widened(self, x: Lane) -> Lane:
         return rounded(self.w, x, f64) if self.kind == "double" and x.kind != "double" else x
@@ -248,7 +255,7 @@ class _Reduction:
         return x
 
 
-@_rule("sum max min")
+@rule("sum max min")
 def _reduce(w: Loops, node: Node, scope: Scope) -> None:
     x, axes = node.operands[0], node.attributes["axis"]
     expression = Expression([x], scope)
@@ -256,16 +263,17 @@ def _reduce(w: Loops, node: Node, scope: Scope) -> None:
     accesses = {key: Access(a.at, a.dtype, tuple(a.strides[i] for i in order), a.numbers)
                 for key, a in expression.accesses(w, x.shape).items()}
     shape = tuple(x.shape[i] for i in order)
-    _reduced(w, node, _Reduction(w, node.op.name, x.dtype), shape, len(axes), accesses, expression.heavy,
-             lambda here: expression.element(w, x, here), expression.lanes(accesses), scope)
+    reduced(w, node, Reduction(w, node.op.name, x.dtype), shape, len(axes), accesses, expression.heavy,
+            lambda here: expression.element(w, x, here), expression.lanes(accesses), scope,
+            expression.work(accesses, x.type.size))
 
 
-def _reduced(w: Loops, node: Node, reduction: _Reduction, shape: Shape, count: int, accesses: Accesses, heavy: bool,
-             element: Callable[[Accesses], Lane], lanes: int, scope: Scope) -> None:
-    """A reduction over the last `count` axes of a domain."""
+def reduced(w: Loops, node: Node, reduction: Reduction, shape: Shape, count: int, accesses: Accesses, heavy: bool,
+            element: Callable[[Accesses], Lane], lanes: int, scope: Scope, work: float) -> None:
+    """A reduction over the last `count` axes of a domain, which takes about `work` ns."""
     kept, over = shape[:len(shape) - count], shape[len(shape) - count:]
     outer = {key: Access(a.at, a.dtype, a.strides[:len(kept)], a.numbers) for key, a in accesses.items()}
-    outer["target"] = _written(w, node.result, scope)
+    outer["target"] = written(w, node.result, scope)
     inner = {key: Access("", a.dtype, a.strides[len(kept):], a.numbers) for key, a in accesses.items()}
     kept, outer = collapsed(kept, outer)
     over, inner = collapsed(over, inner)
@@ -280,13 +288,14 @@ def _reduced(w: Loops, node: Node, reduction: _Reduction, shape: Shape, count: i
     if kept and (not over or across > along or (across == along and kept[-1] > over[-1])):
         w.nest(kept[:-1], outer, lambda row: w.sweep(
             kept[-1], row, _widths(lanes, kept[-1], unrolled),
-            lambda here: _down(w, reduction, over, here, inner, element)))
+            lambda here: _down(w, reduction, over, here, inner, element), work), work)
     else:
         widths = _widths(lanes, over[-1], unrolled) if over else [1]
-        w.nest(kept, outer, lambda here: _along(w, reduction, over, widths, joined(here), element, here["target"]))
+        w.nest(kept, outer, lambda here: _along(w, reduction, over, widths, joined(here), element, here["target"]),
+               work)
 
 
-def _along(w: Loops, reduction: _Reduction, over: Shape, widths: Sequence[int], accesses: Accesses,
+def _along(w: Loops, reduction: Reduction, over: Shape, widths: Sequence[int], accesses: Accesses,
            element: Callable[[Accesses], Lane], target: Access) -> None:
     """One element of the result: vectors go along the last axis that is reduced."""
     used: list[int] = []
@@ -324,7 +333,7 @@ def _narrowed(w: Loops, x: Lane, dtype: DType) -> Lane:
     return rounded(w, x, dtype) if dtype.is_float else x
 
 
-def _down(w: Loops, reduction: _Reduction, over: Shape, here: Accesses, inner: Accesses,
+def _down(w: Loops, reduction: Reduction, over: Shape, here: Accesses, inner: Accesses,
           element: Callable[[Accesses], Lane]) -> None:
     """As many elements of the result as there are lanes: vectors go along its last axis."""
     lanes = w.lanes
@@ -342,16 +351,16 @@ def _down(w: Loops, reduction: _Reduction, over: Shape, here: Accesses, inner: A
     w.store(_narrowed(w, w.got(reduction.kind, slot), reduction.dtype), here["target"])
 
 
-@_rule("cumsum")
+@rule("cumsum")
 def _cumsum(w: Loops, node: Node, scope: Scope) -> None:
     x, axis = node.operands[0], node.attributes["axis"]
     expression = Expression([x], scope)
     order = [a for a in range(len(x.shape)) if a != axis] + [axis]
     accesses: dict[object, Access] = expression.accesses(w, x.shape)
-    accesses["target"] = _written(w, node.result, scope)
+    accesses["target"] = written(w, node.result, scope)
     accesses = {key: Access(a.at, a.dtype, tuple(a.strides[i] for i in order), a.numbers)
                 for key, a in accesses.items()}
-    reduction = _Reduction(w, "sum", x.dtype)
+    reduction = Reduction(w, "sum", x.dtype)
     slot = w.kept(reduction.kind, 1)
 
     def body(here: Accesses) -> None:
@@ -366,102 +375,19 @@ def _cumsum(w: Loops, node: Node, scope: Scope) -> None:
     w.nest(tuple(x.shape[a] for a in order[:-1]), accesses, row)
 
 
-# Products --------------------------------------------------------------------------------------------------------
-
-@_rule("matmul")
-def _matmul(w: Loops, node: Node, scope: Scope) -> None:
-    a, b = node.operands
-    m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
-    if a.dtype in (f32, f64) and m * k * n >= SMALL_PRODUCT and k > 1:
-        _blas(w, node, scope)
-        return
-    batch = a.shape[:-2]
-    left, right = access(w, a, scope), access(w, b, scope)
-    accesses: dict[object, Access] = {
-        "a": Access(left.at, a.dtype, (*left.strides[:-1], 0, left.strides[-1]), left.numbers),
-        "b": Access(right.at, b.dtype, (*right.strides[:-2], 0, right.strides[-1], right.strides[-2]), right.numbers)}
-    reduction = _Reduction(w, "sum", a.dtype)
-
-    def element(here: Accesses) -> Lane:
-        return reduction.widened(w.load(here["a"])) * reduction.widened(w.load(here["b"]))
-
-    lanes = scope.lanes * 8 // a.dtype.bytes
-    _reduced(w, node, reduction, (*batch, m, n, k), 1, accesses, False, element, lanes, scope)
-
-
-def _blas(w: Loops, node: Node, scope: Scope) -> None:
-    """Row by row C = A B is, column by column, C' = B' A': the operands change places. Batches are a loop."""
-    a, b = node.operands
-    m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
-    left, right = layout(a), layout(b)
-    assert left is not None and right is not None
-    vector = m == 1 or n == 1
-    t = "double" if a.dtype is f64 else "float"
-    entry = w.line("ptr", f"getelementptr ptr, ptr %blas, i64 {2 * vector + (a.dtype is f64)}")
-    routine = w.line("ptr", f"load ptr, ptr {entry.name}, align 8, !invariant.load !1")
-    one, zero = (_fixed(w, f"{t}.{number}", t, float_text(float(number), t)) for number in (1, 0))
-    accesses: dict[object, Access] = {
-        "a": access(w, a, scope), "b": access(w, b, scope), "c": _written(w, node.result, scope)}
-    accesses = {key: Access(x.at, x.dtype, x.strides[:-2], x.numbers) for key, x in accesses.items()}
-    shape, over = collapsed(a.shape[:-2], accesses)
-
-    def matrices(here: Accesses) -> list[str]:
-        (flag_b, step_b), (flag_a, step_a) = _as_blas(right), _as_blas(left)
-        return [_letter(w, flag_b), _letter(w, flag_a), *(_integer(w, size) for size in (n, m, k)), one, here["b"].at,
-                _integer(w, step_b), here["a"].at, _integer(w, step_a), zero, here["c"].at, _integer(w, n)]
-
-    def matrix_by_vector(here: Accesses) -> list[str]:
-        turned = Layout((n, k), (right.strides[-1], right.strides[-2]))
-        whole, x, matrix, stride = ((left, "b", "a", right.strides[-2]) if n == 1 else
-                                    (turned, "a", "b", left.strides[-1]))
-        flag, step = _as_blas(whole)
-        rows, columns = whole.shape[-2:]
-        sizes = (columns, rows) if flag == "N" else (rows, columns)
-        return [_letter(w, "T" if flag == "N" else "N"), *(_integer(w, size) for size in sizes), one, here[matrix].at,
-                _integer(w, step), here[x].at, _integer(w, stride), zero, here["c"].at, _integer(w, 1)]
-
-    def call(here: Accesses) -> None:
-        given = (matrix_by_vector if vector else matrices)(here)
-        w.lines.append(f"  call void {routine.name}({', '.join(f'ptr {x}' for x in given)})")
-
-    w.nest(shape, over, call)
-
-
-def _letter(w: Loops, flag: str) -> str:
-    return _fixed(w, f"char.{flag}", "i8", str(ord(flag)))
-
-
-def _as_blas(lies: Layout) -> tuple[str, int]:
-    """A matrix that lies row by row is, to a BLAS, its own transpose."""
-    (p, q), (down, along) = lies.shape[-2:], lies.strides[-2:]
-    if (along == 1 or q == 1) and (down >= q or p == 1):
-        return "N", max(1, q, down if p != 1 else q)
-    return "T", max(1, p, along if q != 1 else p)
-
-
-def _integer(w: Loops, number: int) -> str:
-    return _fixed(w, f"i32.{number}", "i32", str(number))
-
-
-def _fixed(w: Loops, name: str, type: str, text: str) -> str:
-    """The address of a constant, as Fortran wants its arguments."""
-    w.declared[f"slpc.{name}"] = f"@slpc.{name} = internal unnamed_addr constant {type} {text}"
-    return f"@slpc.{name}"
-
-
 # Data movement ---------------------------------------------------------------------------------------------------
 
-@_rule("arange")
+@rule("arange")
 def _arange(w: Loops, node: Node, scope: Scope) -> None:
     """What is not read by loops alone."""
-    target = _written(w, node.result, scope)
+    target = written(w, node.result, scope)
     a = node.attributes
     numbers = Access("0", node.result.dtype, (1,), (a["start"], a["step"]))
     w.sweep(node.result.type.size, {"target": target, "numbers": numbers}, [1],
             lambda here: w.store(w.load(here["numbers"]), here["target"]))
 
 
-@_rule("place")
+@rule("place")
 def _place(w: Loops, node: Node, scope: Scope) -> None:
     result, at = node.result, node.attributes["at"]
     apart = disjoint(at)
@@ -473,7 +399,7 @@ def _place(w: Loops, node: Node, scope: Scope) -> None:
             continue
         lies = sliced(whole, piece.shape, index)
         target = Access(scope.pointer(w, result, lies.offset), result.dtype, lies.strides)
-        _assign(w, Expression([piece], scope), piece, target, scope, add=not apart)
+        _assign(w, Expression([piece], scope), piece, target, scope, add=not apart, alone=False)
 
 
 def _row_at(w: Loops, node: Node, indices: Sequence[Value], lies: Layout, start: str, dtype: DType,
@@ -498,13 +424,13 @@ def _stored(dtype: DType) -> str:
     return f"i{8 * dtype.bytes}"
 
 
-@_rule("gather")
+@rule("gather")
 def _gather(w: Loops, node: Node, scope: Scope) -> None:
     x, *indices = node.operands
     _moved(w, node, indices, x, node.result, scope, add=False)
 
 
-@_rule("scatter_add")
+@rule("scatter_add")
 def _scatter(w: Loops, node: Node, scope: Scope) -> None:
     updates, *indices = node.operands
     _zeroed(w, node.result, scope)

@@ -1,8 +1,9 @@
-"""A program of arrays as native code on one block of memory: a loop nest for each operation, products by a BLAS.
+"""A program of arrays as native code on one block of memory: a loop nest for each operation.
 
-`slpc.tensor(in, out, work, blas, fault)` is given tables of the addresses of the inputs and of the outputs, the arena,
-the routines of the BLAS (blas.py), and three words for an index that is out of range, of which it says the number in
-the head's list, the index, and the axis's length, and returns 1.
+`slpc.tensor(environment)` is given a record of addresses: tables of the inputs and of the outputs, the arena, the
+routines and threads (llvm_runtime.py), three words for an index that is out of range, of which it says the number in
+the head's list, the index, and the axis's length, and returns 1; and the thread's scratch. A loop that threads share is
+a function of its own, of some of the loop's blocks.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy
 
 from ..ir.graph import Graph, Node, Value, buffer
 from ..passes.arena import Placement
-from . import blas, llvm_engine
+from . import llvm_engine, llvm_products, llvm_runtime
 from .llvm_loops import Loops
 from .llvm_math import FUNCTIONS
 from .llvm_module import module
@@ -30,8 +31,10 @@ NESTS = 40
 """Operations in one function: compilers take more than linear time on a long one."""
 WEIGHT_INLINE = 20_000
 """Programs up to this weight have the functions of mathematics in place of their calls."""
-PARAMETERS = "ptr noalias readonly %in, ptr noalias readonly %out, ptr %work, ptr noalias readonly %blas, ptr %fault"
-ARGUMENTS = "ptr %in, ptr %out, ptr %work, ptr %blas, ptr %fault"
+__all__ = ["Tensors", "emit", "llvm_products"]
+
+ENVIRONMENT = ("in", "out", "work", "runtime", "fault", "scratch")
+"""The words of the record, as functions name them."""
 ALIGNMENT = 64
 
 
@@ -41,7 +44,7 @@ def emit(graph: Graph, placement: Placement, *, source: str = "", contract: bool
     program = _Program(graph, placement, contract)
     nodes = [n for n in graph.nodes if not n.op.view and n.result in placement.offsets]
     parts = [nodes[i:i + NESTS] for i in range(0, len(nodes), NESTS)]
-    writers = [program.part(number, part) for number, part in enumerate(parts)]
+    writers = [w for number, part in enumerate(parts) for w in program.part(number, part)]
     offsets = [placement.offsets[buffer(v)] for v in graph.outputs]
     ends = [at + v.type.bytes for at, v in zip(offsets, graph.outputs, strict=True)]
     arena = Arena(placement.size, max(ends, default=0), tuple(offsets), tuple(program.indexed))
@@ -53,11 +56,37 @@ def emit(graph: Graph, placement: Placement, *, source: str = "", contract: bool
 def _main(parts: int) -> Loops:
     w = Loops()
     for number in range(parts):
-        w.lines += [f"  %r{number} = call i32 @slpc.part.{number}({ARGUMENTS})",
+        w.lines += [f"  %r{number} = call i32 @slpc.part.{number}(ptr %environment)",
                     f"  %bad{number} = icmp ne i32 %r{number}, 0",
                     f"  br i1 %bad{number}, label %no, label %part{number + 1}", f"part{number + 1}:"]
-    w.lines = [f"define i32 @slpc.tensor({PARAMETERS}) noinline #0 {{", "entry:", *w.lines, "  ret i32 0",
+    w.lines = ["define i32 @slpc.tensor(ptr %environment) noinline #0 {", "entry:", *w.lines, "  ret i32 0",
                *(["no:", "  ret i32 1"] if parts else []), "}"]
+    return w
+
+
+def _unpacked(*without: str) -> list[str]:
+    """The environment's words by their names."""
+    lines: list[str] = []
+    for number, name in enumerate(ENVIRONMENT):
+        if name not in without:
+            lines += [f"  %{name}.at = getelementptr ptr, ptr %environment, i64 {number}",
+                      f"  %{name} = load ptr, ptr %{name}.at, align 8, !invariant.load !1"]
+    return lines
+
+
+def _call(w: Loops, name: str, blocks: int) -> None:
+    """All blocks of a function, by as many threads as there are."""
+    parallel = w.line("ptr", "load ptr, ptr %runtime, align 8, !invariant.load !1")
+    w.lines.append(f"  call void {parallel.name}(ptr %runtime, ptr @{name}, ptr %environment, i64 {blocks})")
+
+
+def _blocks(w: Loops, name: str, entry: str) -> Loops:
+    """The function of some blocks of a loop."""
+    length, n = w.length
+    w.lines = [f"define internal void @{name}(ptr %environment, i64 %from, i64 %to, ptr %scratch) noinline #0 {{",
+               f"{entry}:", *_unpacked("scratch", "fault"), *w.allocated, f"  %start = mul i64 %from, {length}",
+               f"  %end = mul i64 %to, {length}", f"  %inside = icmp slt i64 %end, {n}",
+               f"  %stop = select i1 %inside, i64 %end, i64 {n}", *w.lines, "  ret void", "}"]
     return w
 
 
@@ -76,15 +105,24 @@ class _Program:
                     self.outputs[v] = self.outputs[heir]
         self.indexed: dict[str, int] = {}
 
-    def part(self, number: int, nodes: Sequence[Node]) -> Loops:
-        """One function, of these operations."""
+    def part(self, number: int, nodes: Sequence[Node]) -> list[Loops]:
+        """One function, of these operations, and those of the loops that threads share."""
         w = Loops(self.contract)
+        shared: list[Loops] = []
         for node in nodes:
             w.lines.append(f"  ; {node.result.name}".encode("ascii", "replace").decode())
-            loops(w, node, self)
-        w.lines = [f"define internal i32 @slpc.part.{number}({PARAMETERS}) noinline #0 {{", "entry:", *w.allocated,
-                   *w.lines, "  ret i32 0", "}"]
-        return w
+            own = w.fork()
+            loops(own, node, self)
+            if own.blocks:
+                name = f"slpc.part.{number}.{len(shared)}"
+                w.needs(own)
+                _call(w, name, own.blocks)
+                shared.append(_blocks(own, name, w.block))
+            else:
+                w.absorb(own)
+        w.lines = [f"define internal i32 @slpc.part.{number}(ptr %environment) noinline #0 {{", "entry:", *_unpacked(),
+                   *w.allocated, *w.lines, "  ret i32 0", "}"]
+        return [w, *shared]
 
     def pointer(self, w: Loops, root: Value, offset: int = 0) -> str:
         """The address of an element of a value that owns memory, or of an input."""
@@ -136,8 +174,7 @@ class Tensors:
         assert self.layout.arena is not None
         self.arena = self.layout.arena
         self._library = llvm_engine.load(text, ["slpc.tensor"])
-        self._run = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 5)(self._library.addresses["slpc.tensor"])
-        self._blas = blas.table().ctypes.data if "%blas, i64" in text else 0
+        self._run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(self._library.addresses["slpc.tensor"])
         self._kept = threading.local()
 
     def __call__(self, *args: Any, out: Sequence[Any] | None = None) -> tuple[Any, ...]:
@@ -163,11 +200,14 @@ class Tensors:
         return numpy.empty(self.arena.size + ALIGNMENT, numpy.uint8)
 
     def _at(self, given: Sequence[Any], outputs: Sequence[int], work: int) -> None:
-        table = numpy.array([*(a.ctypes.data for a in given), *outputs], numpy.uint64)
-        fault = numpy.zeros(3, numpy.int64)
+        words = len(ENVIRONMENT)
+        table = numpy.array([*[0] * (words + 3), *(a.ctypes.data for a in given), *outputs], numpy.int64)
         at = table.ctypes.data
-        if self._run(at, at + 8 * len(given), work, self._blas, fault.ctypes.data):
-            number, index, length = fault.tolist()
+        arrays = at + 8 * (words + 3)
+        table[:words] = (arrays, arrays + 8 * len(given), work, llvm_runtime.address(), at + 8 * words,
+                         llvm_runtime.scratch())
+        if self._run(at):
+            number, index, length = table[words:words + 3].tolist()
             raise IndexError(f"index {index} is out of range for an axis of length {length}",
                              self.arena.indexed[number])
 

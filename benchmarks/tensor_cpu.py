@@ -21,10 +21,11 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 SIZES: dict[str, list[dict[str, int]]] = {
-    "mlp": [{}, {"L": 8, "d": 256, "m": 4096}],
+    "mlp": [{}, {"L": 32}, {"L": 8, "d": 512, "m": 4096}],
     "attention": [{}, {"T": 1024}],
     "softmax_attention": [{}],
-    "transformer": [{}, {"L": 4, "d": 256, "H": 4, "B": 2, "T": 256, "V": 2048}],
+    "transformer": [{}, {"L": 4, "d": 128, "H": 4, "B": 1, "T": 256, "V": 1024},
+                    {"L": 8, "d": 512, "H": 8, "B": 1, "T": 1024, "V": 8192}],
 }
 
 

@@ -252,8 +252,8 @@ _code("E0501", "a backend is not installed",
       "The backend needs a package that is an extra of slpc. `slpc doctor` says what is there.",
       "slpc run FILE --backend llvm", "pip install 'slpc[llvm]'")
 _code("E0502", "SciPy is not installed",
-      """lgamma, polygamma, erf and erfc of arrays are computed by SciPy on the NumPy backend, sparse derivatives are
-      its matrices, and the llvm backend calls its BLAS for products of large matrices.""",
+      """lgamma, polygamma, erf and erfc of arrays are computed by SciPy on the NumPy backend, and sparse derivatives
+      are its matrices.""",
       "slpc run FILE     # a program with lgamma", "pip install 'slpc[special]'")
 
 _code("E0503", "matplotlib is not installed",

@@ -40,7 +40,6 @@ def examine() -> list[Finding]:
     found += [_package(name, "", True) for name in _REQUIRED]
     found += [_package(name, extra, False) for name, extra in _EXTRAS.items()]
     found += [_backend(name) for name in BACKENDS]
-    found.append(_blas())
     room = memory.machine_bytes()
     found.append(Finding("memory", "unknown" if room is None else memory.human(room), True, False))
     found.append(Finding("processors", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
@@ -66,16 +65,6 @@ def _package(name: str, extra: str, required: bool) -> Finding:
         return Finding(name, metadata.version(name), True, required)
     except metadata.PackageNotFoundError:
         return Finding(name, "", False, required, f"pip install 'slpc[{extra}]'" if extra else f"pip install {name}")
-
-
-def _blas() -> Finding:
-    """The BLAS of native code."""
-    from .backends import blas
-
-    try:
-        return Finding("BLAS of llvm", blas.described(), True, False)
-    except ModuleNotFoundError:
-        return Finding("BLAS of llvm", "", False, False, "pip install 'slpc[special]'")
 
 
 def _backend(name: str) -> Finding:

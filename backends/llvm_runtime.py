@@ -1,0 +1,128 @@
+"""What emitted loops call: threads (llvm_pool) and products of matrices (llvm_gemm), once for a process.
+
+Emitted code is given the address of a pool, whose first words are the routines' addresses, so that it is tied to no
+library and to no Python. A process that was forked has a pool of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import threading
+from functools import cache
+from typing import Any
+
+import numpy
+
+from . import llvm_engine, llvm_pool
+from .llvm_gemm import Shape, functions
+from .llvm_module import module
+
+SCRATCH = 1 << 20
+"""Bytes that a thread has for the panels that products pack; pages that are not used take no memory."""
+
+_lock = threading.Lock()
+_threads = threading.local()
+_pool: _Pool | None = None
+
+
+def address() -> int:
+    """The pool of this process, started when it is first asked for, with as many threads as `threads()` says."""
+    global _pool
+    if _pool is None:
+        with _lock:
+            if _pool is None:
+                _pool = _Pool(threads())
+    return _pool.address
+
+
+def scratch() -> int:
+    """The address of the calling thread's scratch."""
+    found = getattr(_threads, "scratch", None)
+    if found is None:
+        found = _threads.scratch = _pages(SCRATCH)
+    return int(found.ctypes.data)
+
+
+def threads() -> int:
+    """How many threads share a loop: `SLPC_NUM_THREADS`, else `OMP_NUM_THREADS`, else the cores that this process may
+    use. The pool has as many when it starts."""
+    for name in ("SLPC_NUM_THREADS", "OMP_NUM_THREADS"):
+        wanted = os.environ.get(name, "")
+        if wanted.isdecimal() and int(wanted):
+            return min(int(wanted), 256)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def shapes() -> list[Shape]:
+    """The tiles of this machine's micro-kernels, for f32 and f64."""
+    lanes = llvm_engine.lanes()
+    vectors = 4 if llvm_engine.registers() >= 32 else 2
+    return [Shape("float", 2 * lanes, vectors), Shape("double", lanes, vectors)]
+
+
+def text() -> str:
+    """The module of all routines."""
+    made = [functions(shape) for shape in shapes()]
+    writers = [w for writers, _ in made for w in writers]
+    more = [table for _, table in made]
+    return module(["; runtime"], writers, [*more, *llvm_pool.text(llvm_engine.pause()).splitlines()], True)
+
+
+def _pages(size: int) -> Any:
+    """Zeroed memory, of which pages are taken when they are first written."""
+    return numpy.frombuffer(mmap.mmap(-1, size), numpy.uint8)
+
+
+@cache
+def _library() -> llvm_engine.Library:
+    return llvm_engine.load(text(), ["slpc.parallel", "slpc.worker", "slpc.gemm.float", "slpc.gemm.double"])
+
+
+class _Pool:
+    """Threads, and the record that they share with those who call them; neither is ever given back."""
+
+    def __init__(self, threads: int) -> None:
+        library = _library()
+        others = threads - 1 if hasattr(ctypes.pythonapi, "PyThread_start_new_thread") else 0
+        self._words = _pages(8 * (llvm_pool.FIRST + llvm_pool.RECORD * max(1, others))).view(numpy.uint64)
+        self.address = int(self._words.ctypes.data)
+        self._scratch = [_pages(SCRATCH) for _ in range(others)]
+        words = self._words
+        words[llvm_pool.PARALLEL] = library.addresses["slpc.parallel"]
+        words[llvm_pool.GEMM_F32] = library.addresses["slpc.gemm.float"]
+        words[llvm_pool.GEMM_F64] = library.addresses["slpc.gemm.double"]
+        words[llvm_pool.DONE] = _closed_lock()
+        for number, scratch in enumerate(self._scratch):
+            at = llvm_pool.FIRST + llvm_pool.RECORD * number
+            words[at + llvm_pool.POOL] = self.address
+            words[at + llvm_pool.LOCK] = _closed_lock()
+            words[at + llvm_pool.SCRATCH] = scratch.ctypes.data
+            start = _thread_function("PyThread_start_new_thread", ctypes.c_ulong, ctypes.c_void_p, ctypes.c_void_p)
+            if start(library.addresses["slpc.worker"], self.address + 8 * at) == ctypes.c_ulong(-1).value:
+                break  # no more threads are to be had
+            words[llvm_pool.WORKERS] = number + 1
+
+
+def _closed_lock() -> int:
+    """A lock that the next one who takes it waits for."""
+    lock = _thread_function("PyThread_allocate_lock", ctypes.c_void_p)()
+    if not lock:
+        raise MemoryError("no lock is to be had")
+    _thread_function("PyThread_acquire_lock", ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(lock, 1)
+    return int(lock)
+
+
+def _thread_function(name: str, result: Any, *arguments: Any) -> Any:
+    return ctypes.PYFUNCTYPE(result, *arguments)((name, ctypes.pythonapi))
+
+
+def _after_fork() -> None:
+    """A child has none of its parent's threads, and a lock may have been held."""
+    global _pool, _lock
+    _pool, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
