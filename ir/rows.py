@@ -14,7 +14,7 @@ operation may sum over a class, never mix it otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,7 +63,7 @@ def rows_of(body: Graph) -> Rows:
     if first is None or not first.shape:
         raise Fault("E0121", f"'{body.name}' has no rows: its first operand is {first.type if first else 'none'}",
                     "the first operand of a region is an array, cut along its last axis but one")
-    classes = _Classes(body)
+    classes = Classes(body.nodes)
     row = max(0, first.type.rank - 2)
     cuts = []
     for axis in range(row + 1):
@@ -76,19 +76,23 @@ def rows_of(body: Graph) -> Rows:
                 {v: tuple(found[v] for _, found in cuts) for v in body.values()})
 
 
-_Axis = tuple[Value, int]
+Axis = tuple[Value, int]
 
 
-class _Classes:
+class Classes:
     """Axes that run together, by union-find."""
 
-    def __init__(self, body: Graph) -> None:
-        self.parent: dict[_Axis, _Axis] = {}
-        for node in body.nodes:
-            if not _counting(node):
-                PAIRS[node.op.name](self, node)
+    def __init__(self, nodes: Iterable[Node] = ()) -> None:
+        self.parent: dict[Axis, Axis] = {}
+        for node in nodes:
+            self.add(node)
 
-    def find(self, axis: _Axis) -> _Axis:
+    def add(self, node: Node) -> None:
+        """Join the axes that run together in an operation."""
+        if not counting(node):
+            PAIRS[node.op.name](self, node)
+
+    def find(self, axis: Axis) -> Axis:
         """The class of an axis."""
         root = axis
         while (above := self.parent.get(root, root)) != root:
@@ -104,13 +108,13 @@ class _Classes:
             if a != b:
                 self.parent[b] = a
 
-    def along(self, value: Value, axis: _Axis) -> list[int]:
+    def along(self, value: Value, axis: Axis) -> list[int]:
         """The axes of the value that run with `axis`."""
         root = self.find(axis)
         return [i for i in range(value.type.rank) if self.find((value, i)) == root]
 
 
-def _cut(body: Graph, classes: _Classes, axis: _Axis) -> dict[Value, Cut]:
+def _cut(body: Graph, classes: Classes, axis: Axis) -> dict[Value, Cut]:
     """What the cut along one axis makes of each value; Fault E0121 where an operation mixes the blocks."""
     cut: dict[Value, Cut] = {}
 
@@ -135,7 +139,7 @@ def _cut(body: Graph, classes: _Classes, axis: _Axis) -> dict[Value, Cut]:
 
 
 def _result(node: Node, states: Sequence[Cut], place: Cut, first: Value) -> Cut:
-    if _counting(node):
+    if counting(node):
         return place
     if SUMMED in states:
         if place is None and _linear(node, states):
@@ -156,7 +160,7 @@ def _result(node: Node, states: Sequence[Cut], place: Cut, first: Value) -> Cut:
     return SUMMED
 
 
-def _counting(node: Node) -> bool:
+def counting(node: Node) -> bool:
     """Is it a view of an `arange` that still counts? Each such view is made for itself: one may count rows, and another
     of the same `arange` columns."""
     return node.op.view and counted(node.result) is not None
@@ -185,11 +189,11 @@ def _linear(node: Node, states: Sequence[Cut]) -> bool:
 
 # Which axes run together, one rule for each operation -------------------------------------------------------------
 
-PAIRS: dict[str, Callable[[_Classes, Node], None]] = {}
+PAIRS: dict[str, Callable[[Classes, Node], None]] = {}
 _pairs = _table(PAIRS)
 
 
-def _same(classes: _Classes, node: Node) -> None:
+def _same(classes: Classes, node: Node) -> None:
     """Element by element."""
     for operand in node.operands:
         for axis in range(operand.type.rank):
@@ -254,7 +258,7 @@ def matched(old: Sequence[int], new: Sequence[int]) -> list[tuple[int, int]]:
 
 
 @_pairs("reshape")
-def _reshape(classes: _Classes, node: Node) -> None:
+def _reshape(classes: Classes, node: Node) -> None:
     x, z = node.operands[0], node.result
     if z.type.size:
         for i, j in matched(x.shape, z.shape):
@@ -262,7 +266,7 @@ def _reshape(classes: _Classes, node: Node) -> None:
 
 
 @_pairs("broadcast_to")
-def _broadcast(classes: _Classes, node: Node) -> None:
+def _broadcast(classes: Classes, node: Node) -> None:
     x, z = node.operands[0], node.result
     lead = z.type.rank - x.type.rank
     for axis, n in enumerate(x.shape):
@@ -271,23 +275,23 @@ def _broadcast(classes: _Classes, node: Node) -> None:
 
 
 @_pairs("permute_dims")
-def _permute(classes: _Classes, node: Node) -> None:
+def _permute(classes: Classes, node: Node) -> None:
     for new, old in enumerate(node.attributes["axes"]):
         classes.join(node.result, new, node.operands[0], old)
 
 
 @_pairs("slice")
-def _slice(classes: _Classes, node: Node) -> None:
+def _slice(classes: Classes, node: Node) -> None:
     _pieces(classes, node.operands[0], node.result, node.attributes["index"])
 
 
 @_pairs("place")
-def _place(classes: _Classes, node: Node) -> None:
+def _place(classes: Classes, node: Node) -> None:
     for operand, index in zip(node.operands, node.attributes["at"], strict=True):
         _pieces(classes, node.result, operand, index)
 
 
-def _pieces(classes: _Classes, whole: Value, piece: Value, index: Sequence[int | tuple[int, int, int]]) -> None:
+def _pieces(classes: Classes, whole: Value, piece: Value, index: Sequence[int | tuple[int, int, int]]) -> None:
     """The axes that a constant index takes as they are."""
     j = 0
     for axis, entry in enumerate(index):
@@ -298,7 +302,7 @@ def _pieces(classes: _Classes, whole: Value, piece: Value, index: Sequence[int |
 
 
 @_pairs("sum max min")
-def _reduction(classes: _Classes, node: Node) -> None:
+def _reduction(classes: Classes, node: Node) -> None:
     x = node.operands[0]
     kept = [axis for axis in range(x.type.rank) if axis not in node.attributes["axis"]]
     for new, old in enumerate(kept):
@@ -306,7 +310,7 @@ def _reduction(classes: _Classes, node: Node) -> None:
 
 
 @_pairs("matmul")
-def _matmul(classes: _Classes, node: Node) -> None:
+def _matmul(classes: Classes, node: Node) -> None:
     (x, y), z = node.operands, node.result
     rank = z.type.rank
     for axis in range(rank - 2):
@@ -318,16 +322,16 @@ def _matmul(classes: _Classes, node: Node) -> None:
 
 
 @_pairs("gather")
-def _gather(classes: _Classes, node: Node) -> None:
+def _gather(classes: Classes, node: Node) -> None:
     _indexed(classes, node.operands[0], node.result, node.operands[1:])
 
 
 @_pairs("scatter_add")
-def _scatter(classes: _Classes, node: Node) -> None:
+def _scatter(classes: Classes, node: Node) -> None:
     _indexed(classes, node.result, node.operands[0], node.operands[1:])
 
 
-def _indexed(classes: _Classes, table: Value, taken: Value, indices: Sequence[Value]) -> None:
+def _indexed(classes: Classes, table: Value, taken: Value, indices: Sequence[Value]) -> None:
     """`taken = table[indices]`: an index that is the place along its axis takes the rows one by one."""
     rank = indices[0].type.rank
     for index in indices:
@@ -342,7 +346,7 @@ def _indexed(classes: _Classes, table: Value, taken: Value, indices: Sequence[Va
 
 
 @_pairs("arange region")
-def _nothing(classes: _Classes, node: Node) -> None:
+def _nothing(classes: Classes, node: Node) -> None:
     """No operand, or none that is known."""
 
 

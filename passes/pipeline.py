@@ -8,6 +8,7 @@ from typing import Any
 from ..ir.diagnostics import Fault, near
 from ..ir.graph import Graph
 from .adjoint import adjoint
+from .fuse import fuse
 from .simplify import simplify
 from .tangent import tangent
 
@@ -16,6 +17,7 @@ Options = Mapping[str, Any]
 PASSES: dict[str, Callable[[Graph, Options], Graph]] = {
     "adjoint": lambda graph, options: adjoint(graph, of=options.get("of"), wrt=options.get("wrt")),
     "tangent": lambda graph, options: tangent(graph, wrt=options.get("wrt")),
+    "fuse": lambda graph, options: fuse(graph),
     "simplify": lambda graph, options: simplify(graph),
 }
 

@@ -25,40 +25,31 @@ def unfused(graph: Graph) -> Graph:
     if all(n.op.name != "region" for n in graph.nodes):
         return graph
     builder = extended(graph, nodes=False)
-    arrays = Arrays(builder)
-    now: dict[Value, Value] = {}
-    for node in graph.nodes:
-        arrays.span = node.results[0].span
-        operands = [now.get(v, v) for v in node.operands]
-        if node.op.name != "region":
-            found = [arrays.emit(node.op, operands, node.attributes)]
-        else:
-            body: Graph = node.attributes["body"]
-            inside = substitute(arrays, body, dict(zip(body.inputs, operands, strict=True)))
-            found = [inside.get(v, v) for v in body.outputs]
-        now.update(zip(node.results, found, strict=True))
-        for old, new in zip(node.results, found, strict=True):
-            if not new.name:
-                new.name = old.name
-        for made in builder.nodes[len(builder.nodes) - _made(node):]:
-            if not made.result.name:
-                builder.name_value(made.result, f"{node.results[0].name}_t")
     builder.scheduled = False
+    now = substitute(Arrays(builder), graph, {})
+    for old, new in now.items():
+        if not new.name and not isinstance(new, Constant):
+            new.name = old.name
+    for node in builder.nodes:
+        if not node.result.name:
+            builder.name_value(node.result, f"{graph.name}_t")
     return builder.finish([now.get(v, v) for v in graph.outputs], [v.name for v in graph.outputs])
-
-
-def _made(node: Node) -> int:
-    return len(node.attributes["body"].nodes) if node.op.name == "region" else 1
 
 
 def substitute(arrays: Arrays, body: Graph, now: dict[Value, Value]) -> dict[Value, Value]:
     """The body's nodes emitted again, without names, where `now` says what its inputs have become, and perhaps other
-    values, which are not computed; the same with all values."""
+    values, which are not computed; regions are replaced by their bodies. Returns the same with all values."""
     for node in body.nodes:
-        if node.results[0] in now:
+        if all(v in now for v in node.results):
             continue
         operands = [now.get(v, v) for v in node.operands]
-        now[node.results[0]] = arrays.emit(node.op, operands, node.attributes)
+        if node.op.name == "region":
+            inner: Graph = node.attributes["body"]
+            inside = substitute(arrays, inner, dict(zip(inner.inputs, operands, strict=True)))
+            now.update(zip(node.results, (inside[v] for v in inner.outputs), strict=True))
+        else:
+            arrays.span = node.result.span
+            now[node.result] = arrays.emit(node.op, operands, node.attributes)
     return now
 
 
@@ -109,7 +100,7 @@ def _emitted(builder: Builder, node: Node, made: Graph, name: str, operands: dic
     known = {y: z for y, z in zip(body.outputs, node.results, strict=True) if _statistic(body, y)}
     inner = Builder(name, made.file)
     inner.inputs = list(made.inputs)
-    inner.reserve(v.name for v in made.values())
+    inner.reserve({v.name for v in made.values()} - {y.name for y in known})
     now: dict[Value, Value] = {}
     for y, z in known.items():
         now[y] = inner.input(y.name, y.type, span=y.span)

@@ -1,0 +1,168 @@
+"""Fusion: every spelling of attention is found by its structure, nothing T x T is left outside a region, and the value,
+gradient and second derivative are those of the unfused program."""
+
+from __future__ import annotations
+
+import numpy
+import pytest
+
+from slpc import samples
+from slpc.backends import numpy_backend
+from slpc.ir.graph import Graph
+from slpc.ir.parse import parse
+from slpc.ir.verify import verify
+from slpc.passes.adjoint import adjoint
+from slpc.passes.fuse import fuse, refusals
+from slpc.passes.legalize import legalize
+from slpc.passes.regions import unfused
+from slpc.passes.simplify import simplify
+from slpc.passes.tangent import tangent
+
+T, S, D, E = 24, 20, 3, 5
+"""Queries, keys, width of both, width of the values: all different, so that a T x S value is known by its size."""
+
+SINGLE = {
+    "exp": "exp(Q @ K.T) @ V",
+    "softmax": "softmax(Q @ K.T / D ** 0.5) @ V",
+    "written out": "normalised(exp(Q @ K.T - max(Q @ K.T, axis=1, keepdims=True))) @ V",
+    "by logsumexp": "exp(Q @ K.T - logsumexp(Q @ K.T, axis=-1, keepdims=True)) @ V",
+    "normalised after": "(exp(Q @ K.T) @ V) / sum(exp(Q @ K.T), axis=1, keepdims=True)",
+    "sigmoid": "sigmoid(Q @ K.T) @ V",
+    "squared relu": "square(relu(Q @ K.T)) @ V",
+    "scale before": "softmax((Q / 3) @ K.T) @ V",
+    "scale after": "softmax((Q @ K.T) * 0.3) @ V",
+    "causal": "softmax(where(j <= i, Q @ K.T, -inf)) @ V",
+    "window": "softmax(where((j <= i + 2) & (j > i - 9), Q @ K.T, -1e9)) @ V",
+    "padding": "softmax(where((pad > 0)[None, :], Q @ K.T, -1e9)) @ V",
+    "additive bias": "softmax(Q @ K.T + bias) @ V",
+    "alibi": "softmax(Q @ K.T - 0.1 * abs(astype(i - j, f64))) @ V",
+    "soft cap": "softmax(5 * tanh(Q @ K.T / 5)) @ V",
+    "keys in rows": "(V.T @ softmax(K @ Q.T, axis=0)).T",
+    "distances": "exp(-sum(square(Q[:, None, :] - K[None, :, :]), axis=-1)) @ V",
+    "layernorm around": "layernorm(softmax(layernorm(Q) @ K.T) @ V)",
+    "cast inside": "astype(astype(softmax(Q @ K.T), f32), f64) @ V",
+}
+
+PROGRAM = """
+T, S, D, E = 24, 20, 3, 5
+
+def normalised(x):
+    return x / sum(x, axis=1, keepdims=True)
+
+def f(Q: f64[T, D], K: f64[S, D], V: f64[S, E], bias: f64[T, S], *, pad: f64[S], Y: f64[T, E]):
+    i, j = arange(T)[:, None], arange(S)[None, :]
+    return sum(Y * ({}))
+"""
+
+HEADS = {
+    "heads": "softmax(Q @ K.mT) @ V",
+    "heads, causal": "softmax(where(j <= i, Q @ K.mT, -inf)) @ V",
+    "heads, alibi": "softmax(Q @ K.mT + slope[:, None, None] * astype(j - i, f64)) @ V",
+    "grouped": "reshape(softmax(reshape(Q, (B, H, 2, T, D)) @ K[:, :, None].mT) @ V[:, :, None], (B, 2 * H, T, E))",
+}
+
+OF_HEADS = """
+B, H, T, S, D, E = 2, 3, 24, 20, 3, 5
+
+def f(Q: f64[B, {q}, T, D], K: f64[B, H, S, D], V: f64[B, H, S, E], *, slope: f64[H], Y: f64[B, {q}, T, E]):
+    i, j = arange(T)[:, None], arange(S)[None, :]
+    return sum(Y * ({body}))
+"""
+
+
+def _programs() -> dict[str, Graph]:
+    single = {name: PROGRAM.format(body) for name, body in SINGLE.items()}
+    heads = {name: OF_HEADS.format(body=body, q="2 * H" if name == "grouped" else "H") for name, body in HEADS.items()}
+    return {name: simplify(parse(text)) for name, text in {**single, **heads}.items()}
+
+
+PROGRAMS = _programs()
+
+
+def run(graph: Graph, inputs: dict[str, object]) -> list[numpy.ndarray]:
+    """The program without regions, on NumPy."""
+    legal = legalize(verify(unfused(graph)), numpy_backend.TARGET)
+    return [numpy.asarray(x) for x in numpy_backend.load(numpy_backend.emit(legal))(*[inputs[v.name] for v in
+                                                                                   legal.inputs])]
+
+
+def agree(fused: Graph, plain: Graph, most: float) -> None:
+    """Equal results on a sample, to `most` units in the last place of the largest element."""
+    inputs = samples.draw(plain, 1)
+    assert {v.name: v.type for v in fused.inputs} == {v.name: v.type for v in plain.inputs}
+    for x, y in zip(run(fused, inputs), run(plain, inputs), strict=True):
+        scale = numpy.max(numpy.abs(y), initial=1e-300)
+        assert numpy.max(numpy.abs(x - y), initial=0.0) <= most * numpy.finfo(y.dtype).eps * scale
+
+
+def square_values(graph: Graph) -> list[str]:
+    """Values outside regions as large as one matrix of scores; inputs and views, which own nothing, aside."""
+    return [v.name for n in graph.nodes if not n.op.view for v in n.results
+            if v.shape[-2:] in ((T, S), (S, T)) and not v.name.startswith("bias_bar")]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_attention_is_found(name: str) -> None:
+    """However it is written: value, gradient, and the tangent of the gradient."""
+    plain = PROGRAMS[name]
+    fused = verify(fuse(plain))
+    assert [n for n in fused.nodes if n.op.name == "region"], refusals(plain)
+    assert not square_values(fused)
+    agree(fused, plain, 0)
+    gradient = verify(simplify(adjoint(fused)))
+    assert not square_values(gradient)
+    assert str(parse(str(gradient))) == str(gradient)
+    agree(gradient, simplify(adjoint(plain)), 8)
+    second = verify(simplify(tangent(gradient)))
+    assert not square_values(second)
+    agree(second, simplify(tangent(simplify(adjoint(plain)))), 64)
+
+
+def test_equal_layers_share_a_body() -> None:
+    text = """
+def f(X: f32[64, 8], W: f32[4, 8, 8]):
+    for l in range(4):
+        X = X + softmax((X @ W[l]) @ X.T) @ X
+    return sum(X)
+"""
+    fused = fuse(simplify(parse(text)))
+    assert len(list(fused.regions())) == 1
+    assert sum(n.op.name == "region" for n in fused.nodes) == 4
+
+
+def test_statistics_are_kept_for_the_derivative() -> None:
+    """The maximum and the sum of each row are results, so that the derivative does not reduce again for them."""
+    gradient = simplify(adjoint(fuse(PROGRAMS["softmax"])))
+    forward, backward = gradient.regions()
+    assert [v.shape for v in forward.outputs] == [(T, E), (T,), (T,)]
+    assert not [n for n in backward.nodes if n.op.name == "max"]
+
+
+@pytest.mark.parametrize(("body", "reason"), [
+    ("softmax(softmax(Q @ K.T, axis=0), axis=1) @ V", "mixes the rows"),
+    ("softmax(Q @ K.T - sum(Q @ K.T, axis=0)) @ V", "a sum over the rows"),
+    ("softmax(cumsum(Q @ K.T, axis=0)) @ V", "mixes the rows"),
+])
+def test_what_mixes_rows_is_left_alone(body: str, reason: str) -> None:
+    plain = simplify(parse(PROGRAM.format(body)))
+    assert fuse(plain) is plain
+    assert any(reason in refused.reason for refused in refusals(plain))
+
+
+def test_columns_can_be_the_rows() -> None:
+    """A softmax over the queries works key by key: the part runs by blocks of keys, and the result accumulates."""
+    fused = fuse(simplify(parse(PROGRAM.format("softmax(Q @ K.T, axis=0) @ V"))))
+    (body,) = fused.regions()
+    assert body.inputs[0].name == "K"
+    assert not square_values(fused)
+
+
+def test_scores_that_are_returned_are_stored() -> None:
+    plain = simplify(parse("def f(Q: f64[24, 3], K: f64[20, 3]):\n    S = exp(Q @ K.T)\n    return S, sum(S)"))
+    assert fuse(plain) is plain
+    assert "is an output" in refusals(plain)[0].reason
+
+
+def test_scheduled_programs_are_left_alone() -> None:
+    plain = parse("@scheduled\n" + str(PROGRAMS["exp"]).lstrip())
+    assert fuse(plain) is plain
