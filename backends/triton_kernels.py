@@ -74,6 +74,17 @@ def canonical(group: Group, lies: Callable[[Value], Layout] = lambda v: rowwise(
     return kernel(group, "kernel", lambda v: names.setdefault(v, f"v{len(names)}"), lies).text
 
 
+def takes_over(group: Group) -> list[tuple[int, int]]:
+    """The pairs (what is read, result), by position, of which the result may be written over what is read: each of its
+    elements is read where the result's is computed, and nowhere else."""
+    writer = _Writer(group, lambda v: v.name, lambda v: rowwise(v.shape))
+    places: dict[Value, set[Place]] = {}
+    for root, lies in writer.reads():
+        places.setdefault(root, set()).add(writer.domain.place(lies))
+    return [(p, q) for p, x in enumerate(group.reads) for q, z in enumerate(group.results)
+            if x.type is z.type and places.get(x) == {writer.domain.place(rowwise(z.shape))}]
+
+
 # Where things lie -------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
@@ -207,7 +218,7 @@ class _Writer:
     def __post_init__(self) -> None:
         self.made = {v: n for n in self.group.nodes if not n.op.view for v in n.results}
         self.bound = self._bound()
-        self.domain = _domain(self.group, [lies for _, lies in self._reads()])
+        self.domain = _domain(self.group, [lies for _, lies in self.reads()])
 
     def _bound(self) -> set[Value]:
         """The values that depend on a reduction: each is computed in its own row alone."""
@@ -218,7 +229,7 @@ class _Writer:
                 found.add(node.result)
         return found
 
-    def _reads(self) -> Iterator[tuple[Value, Layout]]:
+    def reads(self) -> Iterator[tuple[Value, Layout]]:
         """What is read from memory, through which views; once each."""
         stack: list[tuple[Value, tuple[Value, ...]]] = [(v, ()) for v in self.group.results]
         seen = set()

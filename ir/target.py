@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .graph import Graph, Node
@@ -12,6 +12,11 @@ from .types import DType
 def no_workspace(node: Node) -> int:
     """A backend whose operations need no memory of their own."""
     return 0
+
+
+def nothing(node: Node) -> Sequence[tuple[int, int]]:
+    """A backend whose regions write beside what they read."""
+    return ()
 
 
 def never(graph: Graph) -> bool:
@@ -27,7 +32,9 @@ class Target:
     are done; `computed_in` does so for single operations. `products_as_blas` says whether a product takes its
     operands only as a BLAS does (`ir.layout.Layout.matrix`), `row_by_row` which operands an operation takes only row
     by row. `in_place` lists, for an operation, the operands over which the result may be written when they are read
-    for the last time. `contracts` says that it can round a product and the sum that takes it once together.
+    for the last time, and `takes_over` says the pairs (operand, result) of which that is true of a region. `fusible`
+    says of an operation whether a kernel of several can do it, `adds_products` that a product can be added to what is
+    there (passes/kernels.py). `contracts` says that it can round a product and the sum that takes it once together.
     `workspace` is the bytes that one run of an operation needs beside operands and results. `arena` says whether the
     backend emits programs that run in an arena, `regions` whether it runs a region by blocks (the others are given its
     body in its place), `by_elements` which programs it takes apart into scalars instead.
@@ -46,6 +53,9 @@ class Target:
     inlines: bool = False
     row_by_row: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     in_place: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    takes_over: Callable[[Node], Sequence[tuple[int, int]]] = nothing
+    fusible: Callable[[Node], bool] | None = None
+    adds_products: bool = False
     workspace: Callable[[Node], int] = no_workspace
 
     def padded(self, size: int) -> int:

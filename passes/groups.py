@@ -63,6 +63,44 @@ def groups(graph: Graph, fusible: Callable[[Node], bool]) -> list[Group]:
     return _joined(graph, found, [found.group([v]) for v in found.roots()])
 
 
+def fits(node: Node, fusible: Callable[[Node], bool]) -> bool:
+    """Can the operation be part of a group?"""
+    if not fusible(node):
+        return False
+    if node.op.elementwise or node.op.name in ("copy", "arange"):
+        return True
+    rows = along_rows(node)
+    return rows is not None and 0 < rows.columns <= MOST_COLUMNS
+
+
+def as_group(body: Graph, fusible: Callable[[Node], bool]) -> Group | None:
+    """The body of a region as one group; None where a kernel cannot do it in one pass."""
+    rows = None
+    for node in body.nodes:
+        if node.op.view:
+            continue
+        found = None if node.op.elementwise else along_rows(node)
+        if not fits(node, fusible) or (found and (rows or found) != found):
+            return None
+        rows = rows or found
+    bound: set[Value] = set()
+    for node in body.nodes:
+        if node.op.view:
+            continue
+        for root, views in map(chain, node.operands):
+            if root in bound:
+                assert rows is not None
+                if not meets(rows, root, views):
+                    return None
+                bound.add(node.result)
+        if not node.op.elementwise and along_rows(node) is not None:
+            bound.add(node.result)
+    sizes = {v.type.size for v in body.outputs}
+    if not (len(sizes) == 1 if rows is None else sizes <= {rows.count, rows.count * rows.columns}):
+        return None
+    return Group(body.nodes, body.inputs, body.outputs, rows)
+
+
 def along_rows(node: Node) -> Rows | None:
     """The rows along which an operation works: of a reduction over its last axes, of a gather that takes one element
     of each row, and of the scatter that is its transpose. None for every other operation."""
@@ -132,7 +170,7 @@ class _Grouping:
         self.graph = graph
         self.place = {node: at for at, node in enumerate(graph.nodes)}
         self.kept = {buffer(v) for v in graph.outputs}
-        self.fused = {n for n in graph.nodes if not n.op.view and n.result.type.size and self._fits(n, fusible)}
+        self.fused = {n for n in graph.nodes if not n.op.view and n.result.type.size and fits(n, fusible)}
         self.readers: dict[Value, dict[Node, None]] = {}
         for node in graph.nodes:
             if not node.op.view:
@@ -141,14 +179,6 @@ class _Grouping:
         self.stored = {v for v in self._made() if v in self.kept or self._unfused(v)}
         self.parts: dict[Value, _Part] = {}
         self._decide()
-
-    def _fits(self, node: Node, fusible: Callable[[Node], bool]) -> bool:
-        if not fusible(node):
-            return False
-        if node.op.elementwise or node.op.name in ("copy", "arange"):
-            return True
-        rows = along_rows(node)
-        return rows is not None and 0 < rows.columns <= MOST_COLUMNS
 
     def _made(self) -> Iterator[Value]:
         return (n.result for n in self.graph.nodes if n in self.fused)
@@ -369,7 +399,8 @@ class _Joining:
         for group in self.members.values():
             results = [v for v in group.results
                        if v in self.found.kept or v in outside or self.found._unfused(v)]
-            made.append(Group(group.nodes, group.reads, tuple(results), group.rows))
+            if results:
+                made.append(Group(group.nodes, group.reads, tuple(results), group.rows))
         return made
 
 

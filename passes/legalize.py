@@ -14,6 +14,7 @@ from ..ir.layout import layout, reshaped
 from ..ir.ops import OPS
 from ..ir.target import Target
 from ..ir.types import DType, Shape
+from .kernels import in_kernels
 from .rebuild import extended
 from .regions import unfused
 
@@ -31,7 +32,7 @@ def legalize(graph: Graph, target: Target) -> Graph:
                                         x_t_rows: f64[3, 2] = copy(x_t)
                                         y: f64[6] = reshape(x_t_rows, (6,))
     """
-    return _Legal(graph if target.regions else unfused(graph), target).run()
+    return in_kernels(_Legal(graph if target.regions else unfused(graph), target).run(), target)
 
 
 class _Legal:
@@ -51,6 +52,9 @@ class _Legal:
             old = node.results[0]
             self.arrays.span = old.span
             operands = tuple(now.get(v, v) for v in node.operands)
+            if node.op.name == "region":
+                self._region(node, operands)
+                continue
             if node.op.name == "reshape":
                 operands = (self._viewable(operands[0], node.attributes["shape"]),)
             elif node.op.name == "matmul" and self.target.products_as_blas:
@@ -74,6 +78,13 @@ class _Legal:
         if not self.changed:
             return graph
         return self.builder.finish(outputs, [v.name for v in graph.outputs])
+
+    def _region(self, node: Node, operands: tuple[Value, ...]) -> None:
+        """The region as it is."""
+        found = self.builder.region(node.attributes["body"], operands, span=self.arrays.span)
+        for old, new in zip(node.results, found, strict=True):
+            new.name = old.name
+            self.now[old] = new
 
     def _wide(self, node: Node) -> DType | None:
         """The dtype in which the operation is done, if it is not that of its result."""

@@ -92,8 +92,8 @@ def tasks(graph: Graph, target: Target, inlined: Collection[Node] = ()) -> Tasks
             readers[b].append(task)
         reads.append(found)
         writes.append(tuple(number[v] for v in node.results))
-        hands_over.append(tuple((number[r], number[node.result], at)
-                                for r, at in _heirlooms(node, operands, target) if r in number))
+        hands_over.append(tuple((number[r], number[z], at)
+                                for r, z, at in _heirlooms(node, operands, target) if r in number))
     needed = forward_nodes(graph)
     return Tasks(
         graph, target, nodes, tuple(reads), tuple(writes), tuple(hands_over),
@@ -102,23 +102,25 @@ def tasks(graph: Graph, target: Target, inlined: Collection[Node] = ()) -> Tasks
         tuple(target.padded(v.type.bytes) for v in values), tuple(v in kept for v in values))
 
 
-def _heirlooms(node: Node, operands: Sequence[Value], target: Target) -> list[tuple[Value, int]]:
-    """The operands' buffers over which the result may lie, each with its offset in bytes in the result. `operands` are
+def _heirlooms(node: Node, operands: Sequence[Value], target: Target) -> list[tuple[Value, Value, int]]:
+    """The operands' buffers over which a result may lie, the result, and the offset in bytes in it. `operands` are
     those of the task."""
     if node.op.name == "place":
-        return _pieces(node)
-    own = [node.operands[p] for p in target.in_place.get(node.op.name, ())]
-    if not own:
-        return []
-    inner = [v for v in operands if v not in node.operands]
-    return [(buffer(v), 0) for v in (*own, *inner) if _replaceable(node, operands, v)]
+        return [(root, node.result, at) for root, at in _pieces(node)]
+    if node.op.name == "region":
+        pairs = [(node.operands[p], node.results[q]) for p, q in target.takes_over(node)]
+    else:
+        own = [node.operands[p] for p in target.in_place.get(node.op.name, ())]
+        inner = [v for v in operands if v not in node.operands] if own else []
+        pairs = [(v, node.result) for v in (*own, *inner)]
+    return [(buffer(v), z, 0) for v, z in pairs if _replaceable(z, operands, v)]
 
 
-def _replaceable(node: Node, operands: Sequence[Value], value: Value) -> bool:
+def _replaceable(result: Value, operands: Sequence[Value], value: Value) -> bool:
     """May the result be written over this operand? It is the whole of its buffer, element for element, and no other
     operand looks into that buffer differently."""
     root = buffer(value)
-    if value.type is not node.result.type or isinstance(root, Constant):
+    if value.type is not result.type or isinstance(root, Constant):
         return False
     return all(_whole(v, root) for v in operands if buffer(v) is root)
 
