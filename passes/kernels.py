@@ -43,18 +43,18 @@ def in_kernels(graph: Graph, target: Target) -> Graph:
 
 
 def product_sums(graph: Graph, target: Target) -> dict[Node, Node]:
-    """The sums of a product and something that is there already, with the product: it is read by nothing else, and the
-    sum by operations that need it stored."""
+    """The sums of a product and something that is there already, with the product: nothing else reads it, and the sum
+    has to be stored for an operation that reads it."""
     readers: dict[Value, list[Node]] = {}
     for node in graph.nodes:
-        for v in node.operands:
-            readers.setdefault(v, []).append(node)
-    outputs = set(graph.outputs)
+        for v in node.operands if not node.op.view else ():
+            readers.setdefault(buffer(v), []).append(node)
+    outputs = {buffer(v) for v in graph.outputs}
     found: dict[Node, Node] = {}
     for node in reversed(graph.nodes):
         if node.op.name != "add" or not node.result.dtype.is_float or not 2 <= node.result.type.rank <= 3:
             continue
-        if target.fusible is not None and node.result not in outputs and any(
+        if target.fusible is not None and node.result not in outputs and all(
                 reader not in found and fits(reader, target.fusible) for reader in readers.get(node.result, ())):
             continue
         for product, other in (node.operands, node.operands[::-1]):

@@ -20,9 +20,12 @@ from slpc.backends import numpy_backend, triton_functions, triton_kernels
 from slpc.ir.graph import Graph, Value
 from slpc.ir.ops import OPS
 from slpc.ir.parse import parse
+from slpc.ir.target import Target
 from slpc.ir.types import DTYPES, DType
+from slpc.ir.verify import verify
 from slpc.passes.adjoint import adjoint
-from slpc.passes.groups import Group, groups
+from slpc.passes.groups import Group, as_group, groups
+from slpc.passes.kernels import as_product_sum
 from slpc.passes.legalize import legalize
 from slpc.passes.simplify import simplify
 
@@ -276,3 +279,40 @@ def test_exp_attention(length: int, causal: bool) -> None:
     (want * g.double()).sum().backward()
     for got, exact in zip((out, dq, dk, dv), (want, *(x.grad for x in wide)), strict=True):
         assert (got.double() - exact).norm() < 1e-3 * exact.norm()
+
+
+# Regions ---------------------------------------------------------------------------------------------------------
+
+GPU = Target("gpu", arena=True, regions=True, products_as_blas=True, fusible=triton_functions.fusible,
+             adds_products=True)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_groups_become_regions(dtype: str) -> None:
+    """The text says the same program, and reads back; a kernel or a product with a sum can run each region."""
+    graph = gradient(slpc.load(str(ROOT / "programs" / "transformer.slp"), dtype=dtype))
+    made = verify(legalize(graph, GPU))
+    assert str(parse(str(made))) == str(made)
+    assert legalize(made, GPU) is made or str(legalize(made, GPU)) == str(made)
+    drawn = samples.draw(graph, 0).values()
+    plain, regions = (numpy_backend.load(numpy_backend.emit(legal(g)), batch=True)(*drawn) for g in (graph, made))
+    for a, b in zip(plain, regions, strict=True):
+        np.testing.assert_array_equal(a, b)
+    kinds = [(as_product_sum(body) is not None, as_group(body, triton_functions.fusible) is not None)
+             for body in made.regions()]
+    assert set(kinds) == {(True, False), (False, True)}
+    assert not [n for n in made.nodes if n.op.elementwise]
+
+
+def test_layers_share_their_regions() -> None:
+    count = [len(list(legalize(gradient(slpc.load(str(ROOT / "programs" / "mlp.slp"), L=layers)), GPU).regions()))
+             for layers in (6, 9)]
+    assert count[0] == count[1]
+
+
+def test_results_lie_over_what_is_read_element_by_element() -> None:
+    graph = legal(parse("def f(x: f32[4, 9], y: f32[4, 9], z: f32[9, 4]):\n"
+                        "    a = exp(x - max(x, axis=1, keepdims=True)) + y\n    return a * z.T, a\n"))
+    group, = fused(graph)
+    pairs = {(group.reads[p].name, group.results[q].name) for p, q in triton_kernels.takes_over(group)}
+    assert {x for x, _ in pairs} == {"x", "y"}
