@@ -130,7 +130,7 @@ def _cut(body: Graph, classes: Classes, axis: Axis) -> dict[Value, Cut]:
     for node in body.nodes:
         states = [cut.get(v) for v in node.operands]
         for result in node.results:
-            cut[result] = _result(node, states, place(result), axis[0])
+            cut[result] = result_cut(node, states, place(result), axis[0])
     for value in body.outputs:
         if cut[value] is None:
             raise Fault("E0121", f"'{value.name}' is the same for all rows of '{axis[0].name}'",
@@ -138,7 +138,9 @@ def _cut(body: Graph, classes: Classes, axis: Axis) -> dict[Value, Cut]:
     return cut
 
 
-def _result(node: Node, states: Sequence[Cut], place: Cut, first: Value) -> Cut:
+def result_cut(node: Node, states: Sequence[Cut], place: Cut, first: Value) -> Cut:
+    """What a cut along the rows of `first` makes of an operation's result: `states` has the cuts of its operands,
+    `place` the result's axis of that class. Fault E0121 where the operation mixes rows."""
     if counting(node):
         return place
     if SUMMED in states:

@@ -293,22 +293,15 @@ def enclosed(name: str, nodes: Sequence[Node], operands: Sequence[Value], result
     """The nodes as a graph of its own, regions among them replaced by their bodies."""
     builder = Builder(name)
     now: dict[Value, Value] = {v: builder.input(v.name, v.type, span=v.span) for v in operands}
-    substitute(Arrays(builder), Graph(name, operands, nodes, results, {}, len(operands)), now)
-    for node in nodes:
-        for value in node.results:
-            if not now[value].name:
-                now[value].name = builder.fresh(value.name)
-    for node in builder.nodes:
-        if not node.result.name:
-            builder.name_value(node.result, f"{name}_t")
+    substitute(Arrays(builder), Graph(name, operands, nodes, results, {}, len(operands)), now, named=True)
     return builder.finish([now[v] for v in results]).tiled(())
 
 
 def replaced(graph: Graph, parts: Sequence[Part]) -> Graph:
     """The graph with a region in the place of each part: where its last operand is there, before its first reader."""
     inside = {n: part for part in parts for n in part.nodes}
-    builder = extended(graph)
-    builder.nodes = []
+    builder = extended(graph, nodes=False)
+    builder.adopt(n for n in graph.nodes if n not in inside)
     bodies: dict[tuple[Any, ...], Graph] = {}
     now: dict[Value, Value] = {}
     arrays = Arrays(builder)
@@ -323,9 +316,12 @@ def replaced(graph: Graph, parts: Sequence[Part]) -> Graph:
         elif operands == list(item.operands):
             builder.nodes.append(item)
         else:
-            arrays.span = item.result.span
-            now[item.result] = arrays.emit(item.op, operands, item.attributes)
-            now[item.result].name = item.result.name
+            span = arrays.span = item.results[0].span
+            made = builder.region(item.attributes["body"], operands, span=span) if item.op.name == "region" else (
+                arrays.emit(item.op, operands, item.attributes),)
+            for old, new in zip(item.results, made, strict=True):
+                new.name = old.name
+                now[old] = new
     return builder.finish([now.get(v, v) for v in graph.outputs], [v.name for v in graph.outputs])
 
 

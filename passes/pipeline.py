@@ -8,7 +8,9 @@ from typing import Any
 from ..ir.diagnostics import Fault, near
 from ..ir.graph import Graph
 from .adjoint import adjoint
+from .batch import by_batch
 from .fuse import fuse
+from .merge import merge
 from .simplify import simplify
 from .tangent import tangent
 
@@ -17,7 +19,8 @@ Options = Mapping[str, Any]
 PASSES: dict[str, Callable[[Graph, Options], Graph]] = {
     "adjoint": lambda graph, options: adjoint(graph, of=options.get("of"), wrt=options.get("wrt")),
     "tangent": lambda graph, options: tangent(graph, wrt=options.get("wrt")),
-    "fuse": lambda graph, options: fuse(graph),
+    "fuse": lambda graph, options: merge(fuse(graph)),
+    "batch": lambda graph, options: by_batch(graph, least=1.0),
     "simplify": lambda graph, options: simplify(graph),
 }
 

@@ -36,20 +36,23 @@ def unfused(graph: Graph) -> Graph:
     return builder.finish([now.get(v, v) for v in graph.outputs], [v.name for v in graph.outputs])
 
 
-def substitute(arrays: Arrays, body: Graph, now: dict[Value, Value]) -> dict[Value, Value]:
-    """The body's nodes emitted again, without names, where `now` says what its inputs have become, and perhaps other
-    values, which are not computed; regions are replaced by their bodies. Returns the same with all values."""
+def substitute(arrays: Arrays, body: Graph, now: dict[Value, Value], *, named: bool = False) -> dict[Value, Value]:
+    """The body's nodes emitted again, without names or with names like theirs, where `now` says what its inputs have
+    become, and perhaps other values, which are not computed; regions are replaced by their bodies. Returns the same
+    with all values."""
     for node in body.nodes:
         if all(v in now for v in node.results):
             continue
         operands = [now.get(v, v) for v in node.operands]
         if node.op.name == "region":
             inner: Graph = node.attributes["body"]
-            inside = substitute(arrays, inner, dict(zip(inner.inputs, operands, strict=True)))
+            inside = substitute(arrays, inner, dict(zip(inner.inputs, operands, strict=True)), named=named)
             now.update(zip(node.results, (inside[v] for v in inner.outputs), strict=True))
         else:
             arrays.span = node.result.span
-            now[node.result] = arrays.emit(node.op, operands, node.attributes)
+            now[node.result] = made = arrays.emit(node.op, operands, node.attributes)
+            if named and not made.name:
+                arrays.builder.name_value(made, node.result.name)
     return now
 
 

@@ -12,8 +12,11 @@ from slpc.ir.graph import Graph
 from slpc.ir.parse import parse
 from slpc.ir.verify import verify
 from slpc.passes.adjoint import adjoint
+from slpc.passes.batch import by_batch
+from slpc.passes.cost import flops
 from slpc.passes.fuse import fuse, refusals
 from slpc.passes.legalize import legalize
+from slpc.passes.merge import merge
 from slpc.passes.regions import unfused
 from slpc.passes.simplify import simplify
 from slpc.passes.tangent import tangent
@@ -166,3 +169,79 @@ def test_scores_that_are_returned_are_stored() -> None:
 def test_scheduled_programs_are_left_alone() -> None:
     plain = parse("@scheduled\n" + str(PROGRAMS["exp"]).lstrip())
     assert fuse(plain) is plain
+
+
+LOSS = """
+T, V, d = 40, 30, 4
+
+def loss(X: f64[T, d], U: f64[d, V], *, target: i64[T] = integers(0, 30)):
+    logits = X @ U
+    return mean({})
+"""
+
+
+@pytest.mark.parametrize("body", ["logsumexp(logits, axis=-1) - logits[arange(T), target]",
+                                  "-take_along_axis(log_softmax(logits), target[:, None], axis=-1)[:, 0]",
+                                  "-log(softmax(logits))[arange(T), target]"])
+def test_a_loss_and_its_adjoint_become_one(body: str) -> None:
+    """Three products with the logits, one for each of logits, X_bar and U_bar: nothing is computed twice."""
+    plain = simplify(parse(LOSS.format(body)))
+    separate = simplify(adjoint(fuse(plain)))
+    merged = simplify(verify(merge(separate)))
+    assert len(list(separate.regions())) == 2
+    (region,) = merged.regions()
+    assert sum(n.op.name == "matmul" for n in region.nodes) == 3
+    assert flops(merged) < flops(separate)
+    assert not [v for n in merged.nodes for v in n.results if v.shape == (40, 30)]
+    agree(merged, simplify(adjoint(plain)), 8)
+    assert merge(merged) is merged
+
+
+def test_layers_apart_are_not_merged() -> None:
+    """Between attention and its adjoint lies what needs all rows."""
+    plain = simplify(parse("""
+def f(Q: f64[24, 3], K: f64[20, 3], V: f64[20, 5]):
+    R = softmax(Q @ K.T) @ V
+    return sum(max(R, axis=0))
+"""))
+    gradient = simplify(adjoint(fuse(plain)))
+    assert merge(gradient) is gradient
+
+
+MLP = """
+L, d, m = 3, 4, 50
+
+def loss(W: f64[L, d, d], b: f64[L, d], w: f64[d], *, X: f64[m, d], Y: f64[m]):
+    for l in range(L):
+        X = sigmoid({} + b[l])
+    return mean((Y - X @ w) ** 2)
+"""
+
+
+def test_a_network_by_batch() -> None:
+    """Value and gradient by blocks of samples: no activation of all samples is left outside, none is computed twice."""
+    plain = simplify(adjoint(simplify(parse(MLP.format("X @ W[l]")))))
+    whole = simplify(verify(by_batch(plain, least=1.0)))
+    assert len(list(whole.regions())) == 1
+    assert not [v for n in whole.nodes for v in n.results if v.shape == (50, 4)]
+    assert flops(whole) == flops(plain)
+    agree(whole, plain, 8)
+
+
+def test_samples_in_columns() -> None:
+    """As the lecture has them: the columns of X are the samples."""
+    plain = simplify(adjoint(simplify(parse("""
+def loss(W: f64[3, 4, 4], *, X: f64[4, 50], Y: f64[50]):
+    for l in range(3):
+        X = tanh(W[l] @ X)
+    return sum((Y - sum(X, axis=0)) ** 2)
+"""))))
+    whole = simplify(verify(by_batch(plain, least=1.0)))
+    assert len(list(whole.regions())) == 1
+    agree(whole, plain, 8)
+
+
+def test_samples_that_meet_are_left_alone() -> None:
+    """A normalisation over the batch."""
+    plain = simplify(adjoint(simplify(parse(MLP.format("(X - mean(X, axis=0)) @ W[l]")))))
+    assert by_batch(plain, least=1.0) is plain
