@@ -15,9 +15,9 @@ from ..ir.rows import SUMMED, Axis, Classes, Cut, result_cut, rows_of
 from .fuse import Part, enclosed, replaced
 
 
-def by_batch(graph: Graph, *, least: float) -> Graph:
+def by_batch(graph: Graph, *, least: float = 1.0, smallest: int = 0) -> Graph:
     """The program with one region over its samples, if what lies inside it is `least` times as many bytes as what it
-    reads by rows and gives; else the program itself."""
+    reads by rows and gives, and one value there has at least `smallest`; else the program itself."""
     if graph.scheduled or any(n.op.name == "region" for n in graph.nodes):
         return graph
     classes = Classes(graph.nodes)
@@ -29,7 +29,8 @@ def by_batch(graph: Graph, *, least: float) -> Graph:
             if value.shape[axis] > 1 and root not in seen:
                 seen.add(root)
                 part = _along(graph, classes, (value, axis))
-                if part is not None and part.gain >= least and (best is None or part.gain > best.gain):
+                if part is not None and part.gain >= least and max(
+                        v.type.bytes for v in part.wide) >= smallest and (best is None or part.gain > best.gain):
                     best = part
     return graph if best is None else replaced(graph, [best])
 
@@ -83,5 +84,6 @@ def _part(graph: Graph, classes: Classes, axis: Axis, nodes: Sequence[Node]) -> 
             rows_of(body)
         except Fault:
             continue
-        return Part(tuple(nodes), body, tuple(order), tuple(results), stored / max(boundary, 1), ())
+        return Part(tuple(nodes), body, tuple(order), tuple(results), stored / max(boundary, 1),
+                    tuple(v for n in nodes if not n.op.view for v in n.results))
     return None

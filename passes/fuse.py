@@ -28,6 +28,8 @@ from .regions import STATISTIC, substitute
 
 PAYS = 4.0
 """A part is fused by default if its widest value is so many times wider than all that it reads and gives, by row."""
+SMALLEST = 1 << 18
+"""And if that value takes so many bytes: below, a loop costs more than it spares."""
 
 LARGEST = 1000
 """So many operations are no row's work, but a program."""
@@ -54,15 +56,17 @@ class Part:
     wide: tuple[Value, ...]
 
 
-def fuse(graph: Graph, *, least: float = 1.0) -> Graph:
-    """The program with regions in the place of all parts whose `gain` is at least `least`.
+def fuse(graph: Graph, *, least: float = 1.0, smallest: int = 0) -> Graph:
+    """The program with regions in the place of all parts whose `gain` is at least `least`, and whose widest value takes
+    at least `smallest` bytes.
 
     Equal parts share one body. Statistics of rows that the derivative can use (maxima, sums) become results. A
     `@scheduled` program is left alone.
     """
     if graph.scheduled:
         return graph
-    chosen = [part for part in _Parts(graph, least).found() if isinstance(part, Part)]
+    chosen = [part for part in _Parts(graph, least).found()
+              if isinstance(part, Part) and any(v.type.bytes >= smallest for v in part.wide)]
     return replaced(graph, chosen) if chosen else graph
 
 

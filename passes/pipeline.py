@@ -9,7 +9,7 @@ from ..ir.diagnostics import Fault, near
 from ..ir.graph import Graph
 from .adjoint import adjoint
 from .batch import by_batch
-from .fuse import fuse
+from .fuse import PAYS, SMALLEST, fuse
 from .merge import merge
 from .simplify import simplify
 from .tangent import tangent
@@ -20,7 +20,7 @@ PASSES: dict[str, Callable[[Graph, Options], Graph]] = {
     "adjoint": lambda graph, options: adjoint(graph, of=options.get("of"), wrt=options.get("wrt")),
     "tangent": lambda graph, options: tangent(graph, wrt=options.get("wrt")),
     "fuse": lambda graph, options: merge(fuse(graph)),
-    "batch": lambda graph, options: by_batch(graph, least=1.0),
+    "batch": lambda graph, options: by_batch(graph),
     "simplify": lambda graph, options: simplify(graph),
 }
 
@@ -38,3 +38,18 @@ def run(graph: Graph, names: Sequence[str], options: Options | None = None,
         if after is not None:
             after(name, graph)
     return graph
+
+
+def prepared(graph: Graph, *, fused: bool, derive: Callable[[Graph], Graph] | None = None) -> Graph:
+    """The program as it is planned and run: simplified, or its derivative by `derive`, and with `fused` with regions
+    where these pay; forward and backward passes that meet are merged, or run together by blocks of samples."""
+    graph = simplify(graph)
+    if fused:
+        graph = fuse(graph, least=PAYS, smallest=SMALLEST)
+    if derive is None:
+        return graph
+    graph = simplify(derive(graph))
+    if not fused:
+        return graph
+    whole = by_batch(graph, least=PAYS, smallest=SMALLEST)
+    return simplify(whole if whole is not graph else merge(graph))

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from . import files
 from .decorator import Program
-from .function import Function, build
+from .function import Function, backend_named, build
 from .ir.diagnostics import Diagnostic, Fault, SlpError
 from .ir.graph import Graph
 from .ir.parse import parse as _parse
@@ -62,27 +62,30 @@ def graph_of(source: Source, /, **constants: Any) -> Graph:
     return load(source, **constants)
 
 
-def adjoint(program: Source, wrt: Sequence[str] | None = None, of: str | None = None) -> Graph:
+def adjoint(program: Source, wrt: Sequence[str] | None = None, of: str | None = None, *, fused: bool = False) -> Graph:
     """The program that also computes the gradient of one output (`of`, the first unless said) in `wrt`.
 
     Outputs: those of the program, then `{input}_bar` for each of `wrt` (its parameters unless said). An output that is
-    no scalar adds the data input `{output}_bar`, its seed.
+    no scalar adds the data input `{output}_bar`, its seed. With `fused`, what works row by row on wide values is in
+    regions where that pays, as `compile` has it.
     """
     from .passes.adjoint import adjoint as reverse
-    from .passes.simplify import simplify
+    from .passes.pipeline import prepared
+
+    graph = graph_of(program)
+    chosen = differentiated(graph, wrt)
+    with placed(graph.file):
+        return prepared(graph, fused=fused, derive=lambda g: reverse(g, of=of, wrt=chosen))
+
+
+def simplified(program: Source, *, fused: bool = False) -> Graph:
+    """The program with everything folded that `passes.simplify` folds, and with `fused` with regions where these pay:
+    what `compile` starts from."""
+    from .passes.pipeline import prepared
 
     graph = graph_of(program)
     with placed(graph.file):
-        return simplify(reverse(graph, of=of, wrt=differentiated(graph, wrt)))
-
-
-def simplified(program: Source) -> Graph:
-    """The program with everything folded that `passes.simplify` folds: what `compile` starts from."""
-    from .passes.simplify import simplify
-
-    graph = graph_of(program)
-    with placed(graph.file):
-        return simplify(graph)
+        return prepared(graph, fused=fused)
 
 
 def tangent(program: Source, wrt: Sequence[str] | None = None) -> Graph:
@@ -108,22 +111,25 @@ def hvp(program: Source, wrt: Sequence[str] | None = None, of: str | None = None
 
 def compile(program: Source, /, *, grad: bool = False, wrt: Sequence[str] | None = None, of: str | None = None,
             batch: bool = False, backend: str = "numpy", contract: bool = False,
-            recompute_budget: float | str | None = None, memory: int | str | None = None, **constants: Any) -> Function:
+            recompute_budget: float | str | None = None, memory: int | str | None = None, fuse: bool = True,
+            **constants: Any) -> Function:
     """A program that runs: the value, or with `grad` (or `wrt`, or `of`) value and gradients.
 
     `program` is a path, a Graph or a `@slpc.program`. With `batch` a program of scalars runs over arrays of points.
     With `contract` a product and the sum that takes it may be rounded once together (the backend llvm alone).
     With `recompute_budget` (a fraction of the forward flops) or `memory` (bytes, or "64MB") what runs is the plan that
-    `slpc.plan` makes of it, and the function has it as `.plan`.
+    `slpc.plan` makes of it, and the function has it as `.plan`. Unless `fuse` is false, attention, losses over a
+    vocabulary and the like run by blocks of rows where that pays and the backend can.
     """
     graph = graph_of(program, **constants)
+    fused = fuse and fuses(backend)
     values = len(graph.outputs)
     chosen: Sequence[str] = ()
     if grad or wrt is not None or of is not None:
         chosen = differentiated(graph, wrt)
-        derived = adjoint(graph, wrt=chosen, of=of)
+        derived = adjoint(graph, wrt=chosen, of=of, fused=fused)
     else:
-        derived = simplified(graph)
+        derived = simplified(graph, fused=fused)
     known = {v.name for v in graph.inputs}
     seeds = [v.name for v in derived.inputs if v.name not in known]
     plan = None
@@ -136,6 +142,11 @@ def compile(program: Source, /, *, grad: bool = False, wrt: Sequence[str] | None
                      backend=backend, contract=contract)
     made.plan = plan
     return made
+
+
+def fuses(backend: str) -> bool:
+    """Does the backend run regions by blocks of rows?"""
+    return bool(backend_named(backend).TARGET.regions)
 
 
 def differentiated(graph: Graph, wrt: Sequence[str] | None) -> Sequence[str]:

@@ -56,6 +56,13 @@ def backend(command: _Command) -> _Command:
                         shell_complete=lambda *_: _backends(), help="What the program runs on.")(command)
 
 
+def fusion(command: _Command) -> _Command:
+    """The option --no-fuse, as `fuse`."""
+    return click.option("--no-fuse", "fuse", flag_value=False, type=bool, default=True,
+                        help="Store attention's scores and the like whole, instead of working by blocks of rows.",
+                        )(command)
+
+
 def limits(command: _Command) -> _Command:
     """The options --budget and --memory."""
     command = click.option("--memory", metavar="SIZE",

@@ -45,6 +45,7 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--policy", metavar="NAME",
                          help="A choice of the textbook: keep-all, blocks, sqrt, no-square, min-cut."),
             click.option("--keep", metavar="PATTERN", help="Keep the forward values of these names, as 'X*'."),
+            arguments.fusion,
             click.option("--forward", is_flag=True, help="Plan the value alone, without its gradient."),
             click.option("--effort", metavar="NAME", default="default", show_default=True,
                          help="How long to look: quick, default or proof."))):
@@ -74,8 +75,8 @@ for every order of execution that keeps the budget, however it recomputes.
 @arguments.output("the plan, as a program,")
 @arguments.as_json
 def plan(file: str, constants: dict[str, str], budget: str | None, memory: str | None, policy: str | None,
-         keep: str | None, forward: bool, effort: str, wrt: list[str] | None, of: str | None, curve: bool,
-         plot: str | None, timeline: str | None, measure: bool, backend: str, output: str | None,
+         keep: str | None, fuse: bool, forward: bool, effort: str, wrt: list[str] | None, of: str | None,
+         curve: bool, plot: str | None, timeline: str | None, measure: bool, backend: str, output: str | None,
          as_json: bool) -> None:
     """Say what memory value and gradient need, where, and what they could need."""
     from . import files, pictures, plan_report
@@ -91,7 +92,7 @@ def plan(file: str, constants: dict[str, str], budget: str | None, memory: str |
             pictures.check_format(picture)
     if output is not None:
         files.check_writable(output)
-    graph = _graph(file, constants, forward, wrt, of)
+    graph = _graph(file, constants, forward, wrt, of, fuse, backend)
     budgets = CURVE if curve else () if given.one else OUTLOOK
     plans = _plans(graph, given, budgets)
     found = plans[0]
@@ -118,14 +119,16 @@ def plan(file: str, constants: dict[str, str], budget: str | None, memory: str |
         plan_report.show_marks(found)
 
 
-def _graph(file: str, constants: dict[str, str], forward: bool, wrt: list[str] | None, of: str | None) -> Graph:
+def _graph(file: str, constants: dict[str, str], forward: bool, wrt: list[str] | None, of: str | None, fuse: bool,
+           backend: str) -> Graph:
     """The program to plan: value and gradient, or as it stands with `forward` or if it is a saved plan."""
     from . import api
 
     with report.progress(f"reading {file}"):
         graph = api.load(file, **constants)
         saved = graph.scheduled and wrt is None and of is None
-        return api.simplified(graph) if forward or saved else api.adjoint(graph, wrt, of)
+        fused = fuse and api.fuses(backend)
+        return api.simplified(graph, fused=fused) if forward or saved else api.adjoint(graph, wrt, of, fused=fused)
 
 
 def _plans(graph: Graph, given: _Limits, budgets: Sequence[float]) -> list[Plan]:
@@ -160,12 +163,12 @@ Without a limit, the plan is the one that computes nothing again. slpc opt FILE 
 @arguments.backend
 @arguments.as_json
 def why(file: str, constants: dict[str, str], name: str, budget: str | None, memory: str | None,
-        policy: str | None, keep: str | None, forward: bool, effort: str, wrt: list[str] | None, of: str | None,
-        backend: str, as_json: bool) -> None:
+        policy: str | None, keep: str | None, fuse: bool, forward: bool, effort: str, wrt: list[str] | None,
+        of: str | None, backend: str, as_json: bool) -> None:
     """Say of one value whether it is kept or computed again, from where to where, and what else was possible."""
     from . import api, reasons
 
-    graph = _graph(file, constants, forward, wrt, of)
+    graph = _graph(file, constants, forward, wrt, of, fuse, backend)
     found, = _plans(graph, _Limits(budget, memory, policy, keep, effort, backend), ())
     with api.placed(graph.file):
         reason = reasons.reason(found, name)

@@ -30,13 +30,14 @@ An input that is left out takes its default, if that is a number. --json prints 
 @arguments.derivative
 @arguments.seed(required=False)
 @arguments.limits
+@arguments.fusion
 @arguments.backend
 @click.option("--out", metavar="FILE.npz", shell_complete=arguments.complete_files,
               help="Save the results under value.NAME and grad.NAME, each in its dtype.")
 @arguments.as_json
 def run(file: str, constants: dict[str, str], given: Sequence[str], grad: bool, wrt: list[str] | None, of: str | None,
-        seed: int | None, budget: str | None, memory: str | None, backend: str, out: str | None,
-        as_json: bool) -> None:
+        seed: int | None, budget: str | None, memory: str | None, fuse: bool, backend: str,
+        out: str | None, as_json: bool) -> None:
     """Run a program: its value, and with --grad its gradient.
 
     FILE is a .slp file, FILE:NAME one of several programs in it, and - the standard input.
@@ -48,7 +49,7 @@ def run(file: str, constants: dict[str, str], given: Sequence[str], grad: bool, 
     with report.progress(f"reading {file}"):
         graph = api.load(file, **constants)
         function = api.compile(graph, grad=grad, wrt=wrt, of=of, backend=backend, recompute_budget=budget,
-                               memory=memory)
+                               memory=memory, fuse=fuse)
     inputs = _inputs(function, given, seed)
     with report.progress(f"running {graph.name}"):
         found = function.flat(**inputs)

@@ -27,7 +27,7 @@ Without -p the program itself is printed, in canonical form.
 """)
 @arguments.program
 @click.option("-p", "--passes", metavar="PASS,...", default="", shell_complete=lambda *_: _pass_names(),
-              help="The passes to run, in this order: adjoint, tangent, simplify.")
+              help="The passes to run, in this order: simplify, fuse, adjoint, tangent, batch.")
 @arguments.derivative
 @click.option("--print-after-each", is_flag=True, help="Print the program after every pass, not the last alone.")
 @arguments.output("the program")
@@ -72,6 +72,7 @@ With --emit it is a function for C: ll (LLVM IR), asm, obj, so, c (C99 for any c
 @click.option("--grad", is_flag=True, help="Compute the gradient too. --wrt and --of imply it.")
 @arguments.derivative
 @arguments.limits
+@arguments.fusion
 @arguments.backend
 @arguments.output("the code")
 @click.option("--emit", "kind", metavar="KIND", help="Write a function for C: ll, asm, obj, so, c or h.")
@@ -80,7 +81,7 @@ With --emit it is a function for C: ll (LLVM IR), asm, obj, so, c (C99 for any c
 @click.option("--target-cpu", "cpu", metavar="CPU", default="", help="With --emit: the processor, for example x86-64.")
 @click.option("--symbol", metavar="NAME", default="", help="With --emit: the function's name.")
 def compile_(file: str, constants: dict[str, str], grad: bool, wrt: list[str] | None, of: str | None,
-             budget: str | None, memory: str | None, backend: str, output: str | None, kind: str | None,
+             budget: str | None, memory: str | None, fuse: bool, backend: str, output: str | None, kind: str | None,
              header: str | None, target: str, cpu: str, symbol: str) -> None:
     """Emit code for a program, and with --grad for its gradient."""
     from . import api, files
@@ -95,7 +96,7 @@ def compile_(file: str, constants: dict[str, str], grad: bool, wrt: list[str] | 
         return
     with report.progress(f"compiling {file}"):
         function = api.compile(api.load(file, **constants), grad=grad, wrt=wrt, of=of, backend=backend,
-                               recompute_budget=budget, memory=memory)
+                               recompute_budget=budget, memory=memory, fuse=fuse)
     if output is not None:
         files.write_text(output, function.text)
     else:
