@@ -254,14 +254,17 @@ def _nothing(sweep: _Reverse, node: Node, z: Masked) -> None:
 
 @_rule("broadcast_to")
 def _broadcast(sweep: _Reverse, node: Node, z: Masked) -> None:
-    """What was repeated is summed."""
+    """What was repeated is summed; a sign is turned after that, where there are fewer of them."""
     x, arrays = node.operands[0], sweep.arrays
     lead = node.results[0].type.rank - x.type.rank
     repeated = (lead + i for i, n in enumerate(x.shape) if n == 1 != node.results[0].shape[lead + i])
     axes = (*range(lead), *repeated)
     mask = sweep.masks.through(z.mask, ("any", axes, x.shape), lambda m: arrays.reshape(arrays.any(m, axes), x.shape))
-    total = arrays.reshape(arrays.reduce("sum", sweep.masks.select(z), axes), x.shape)
-    sweep.contribute(x, Masked(total, mask, True))
+    each, negative = sweep.masks.select(z), False
+    if each.node is not None and each.node.op.name == "negative":
+        each, negative = each.node.operands[0], True
+    total = arrays.reshape(arrays.reduce("sum", each, axes), x.shape)
+    sweep.contribute(x, Masked(arrays.elementwise("negative", total) if negative else total, mask, True))
 
 
 @_rule("sum")
