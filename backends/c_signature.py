@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from .records import Field, Layout
 
-DONE, NO_WORKSPACE, MISALIGNED = 0, 1, 2
-"""What the function returns: all is well; the workspace is missing or too small; its address is no multiple of 8."""
+DONE, NO_WORKSPACE, MISALIGNED, OUT_OF_RANGE = 0, 1, 2, 3
+"""What the function returns: all is well; the workspace is missing or too small; its address is no multiple of 8; an
+index from the data is out of range."""
 
 TYPES = {"f64": "double", "f32": "float", "f16": "uint16_t", "bf16": "uint16_t", "i64": "int64_t", "i32": "int32_t",
          "bool": "bool"}
@@ -73,7 +74,8 @@ def header(layout: Layout, symbol: str, source: str = "") -> str:
     lines += ["", "   Arrays are stored row by row. Inputs and outputs do not overlap. Nothing is allocated, and",
               "   nothing is kept between calls. The workspace starts at an address that is a multiple of 8.",
               f"   Returns {DONE}, or {NO_WORKSPACE} where the workspace is missing or too small, "
-              f"{MISALIGNED} where it is misaligned. */", "",
+              f"{MISALIGNED} where it is misaligned" + (f",\n   {OUT_OF_RANGE} where an index is out of range. */"
+                                                         if layout.arena and layout.arena.indexed else ". */"), "",
               f"#ifndef {guard}", f"#define {guard}", "", "#include <stdbool.h>", "#include <stddef.h>",
               "#include <stdint.h>", "", f"#define {symbol.upper()}_WORKSPACE {layout.workspace} /* bytes */", "",
               "#ifdef __cplusplus", 'extern "C" {', "#endif", "", prototype(layout, symbol) + ";", "",

@@ -19,8 +19,9 @@ from ..ir.graph import Graph
 from ..ir.ops import OPS
 from ..ir.target import Target
 from ..ir.types import bf16, f16, f32
-from ..passes.arena import Placement
-from ..passes.scalarise import fits, scalarise
+from ..passes.arena import Placement, place
+from ..passes.inlining import inlined
+from ..passes.scalarise import MOST, fits, scalarise
 from . import llvm_batch, llvm_call, llvm_engine, llvm_tensor
 from .llvm_lowering import lowered
 from .llvm_module import module
@@ -60,7 +61,10 @@ def emit(graph: Graph, placement: Placement | None = None, *, source: str = "", 
 
 def emit_batch(graph: Graph, *, lanes: int = 0, contract: bool = False) -> str:
     """The module's text for many points: `slpc.block` computes as many as there are lanes, `slpc.rows` goes over a
-    chunk of them. If 0 they are those of this machine's vector registers, or of two where chains are long."""
+    chunk of them. If 0 they are those of this machine's vector registers, or of two where chains are long. A program
+    that cannot be taken apart into scalars is loops, for one point after the other."""
+    if not fits(graph, MOST):
+        return llvm_tensor.emit(graph, place(graph, TARGET, inlined(graph)), contract=contract)
     graph = scalars(graph)
     layout = layout_of(graph)
     lanes = lanes or llvm_engine.lanes() * (2 if latency_bound(graph) else 1)
@@ -129,8 +133,9 @@ def view(record: Any, field: Field) -> Any:
     return part.view(field.type.dtype.numpy).reshape(field.type.shape)
 
 
-def load(text: str, name: str = "", *, batch: bool = False) -> Program | llvm_batch.Batch | llvm_tensor.Tensors:
+def load(text: str, name: str = "", *, batch: bool = False) -> Callable[..., tuple[Any, ...]]:
     """The text as machine code of this process: that of `emit`, or with `batch` that of `emit_batch`."""
+    loops = read_head(text).arena is not None
     if batch:
-        return llvm_batch.Batch(text)
-    return Program(text) if read_head(text).arena is None else llvm_tensor.Tensors(text)
+        return llvm_tensor.Points(text) if loops else llvm_batch.Batch(text)
+    return llvm_tensor.Tensors(text) if loops else Program(text)

@@ -20,8 +20,10 @@ DEPTH = 256
 """How far along k a panel goes."""
 PANELS = 8
 """Panels of B that are packed at once."""
-GROUP = 8
+GROUP = 16
 """Tiles of rows of A that are packed at once."""
+SLACK = 3
+"""Elements that a packed row has more than its length."""
 BYTES = {"float": 4, "double": 8}
 
 
@@ -39,7 +41,13 @@ class Shape:
     @property
     def scratch(self) -> int:
         """Bytes that a product needs for what it packs."""
-        return (self.width * PANELS + self.rows * GROUP + 1) * DEPTH * BYTES[self.kind]
+        return (self.width * PANELS + self.rows * GROUP) * (DEPTH + SLACK) * BYTES[self.kind]
+
+
+def shapes(lanes: int, registers: int) -> list[Shape]:
+    """The tiles for f32 and f64 of a machine with so many registers of so many doubles."""
+    vectors = 4 if registers >= 32 else 2
+    return [Shape("float", 2 * lanes, vectors), Shape("double", lanes, vectors)]
 
 
 class _Code(Loops):
@@ -305,7 +313,7 @@ def gemm(shape: Shape) -> Loops:
 
             def down(i: Lane) -> None:
                 lies = w.at(corner, i * a_row)
-                packed = w.at(own, i * kc)
+                packed = w.at(own, i * (kc + SLACK))
                 a = w.line("ptr", f"select i1 {along.name}, ptr {lies}, ptr {packed}").name
                 here = w.least(rows - i, shape.rows)
                 w.each(nc, shape.width, lambda j: tile(a, i0 + i, here, j))
@@ -330,10 +338,9 @@ def pack_rows(shape: Shape) -> Loops:
         source, to = w.at("%a", p * column), w.at("%to", p * shape.rows)
 
         def tile(i: Lane) -> None:
-            left, at, panel = w.least(rows - i, shape.rows), w.at(source, i), w.at(to, i * k)
-            with w.at_lanes(8):
-                mask = w.first(left)
-                w.masked_write(w.masked_read(at, mask), panel, mask)
+            left, at, panel = w.least(rows - i, shape.rows), w.at(source, i), w.at(to, i * (k + SLACK))
+            with w.at_lanes(8):  # what is written beyond the tile is written again, or slack
+                w.write(w.masked_read(at, w.first(left)), panel)
 
         w.each(rows, shape.rows, tile)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +10,11 @@ import llvmlite.binding as llvm
 
 from ..ir.diagnostics import Fault, near
 from ..ir.graph import Graph
-from . import c_signature, llvm_engine
-from .llvm_backend import WEIGHT_POINT, scalars
+from ..passes.arena import place
+from ..passes.inlining import inlined
+from ..passes.scalarise import MOST, fits
+from . import c_signature, llvm_engine, llvm_gemm, llvm_tensor
+from .llvm_backend import TARGET, WEIGHT_POINT, scalars
 from .llvm_lowering import memory_kind
 from .llvm_module import module
 from .llvm_program import Ports, address, functions, weight
@@ -34,17 +38,70 @@ class Pointers(Ports):
         return address(w, base.name, element[1] * field.stored)
 
 
-def emit(graph: Graph, symbol: str, *, source: str = "") -> tuple[str, Layout]:
-    """The module's text, in which `@SYMBOL` is the function for C, and the layout with its workspace."""
+def emit(graph: Graph, symbol: str, *, source: str = "", lanes: int = 0) -> tuple[str, Layout]:
+    """The module's text, in which `@SYMBOL` is the function for C, and the layout with its workspace. The graph is
+    legal for the target; vectors hold that many doubles (those of this machine, if 0)."""
+    if not fits(graph, MOST):
+        return _tensors(graph, symbol, source, lanes)
     graph = scalars(graph)
     layout = layout_of(graph)
     writers, workspace = functions(graph, Pointers(layout), "slpc.point", "noinline ")
     layout = replace(layout, workspace=workspace)
-    text = module(head(layout, source), writers, _entry(layout, symbol), weight(graph) <= WEIGHT_POINT)
+    run = ["  call void @slpc.point(ptr %in, ptr %out, ptr %work)", f"  ret i32 {c_signature.DONE}"]
+    text = module(head(layout, source), writers, _entry(layout, symbol, run), weight(graph) <= WEIGHT_POINT)
     return text, layout
 
 
-def _entry(layout: Layout, symbol: str) -> list[str]:
+def _tensors(graph: Graph, symbol: str, source: str, lanes: int) -> tuple[str, Layout]:
+    """Loops on an arena, by one thread; the workspace is the arena, and the scratch of products."""
+    loops, layout = llvm_tensor.functions(graph, place(graph, TARGET, inlined(graph)), lanes=lanes)
+    assert layout.arena is not None
+    kinds = {memory_kind(n.result.dtype) for n in graph.nodes if n.op.name == "matmul"}
+    shapes = [s for s in llvm_gemm.shapes(lanes or llvm_engine.lanes(), 16 if lanes else llvm_engine.registers())
+              if s.kind in kinds]
+    more, scratch = [llvm_gemm.functions(s) for s in shapes], max((s.scratch for s in shapes), default=0)
+    arena = layout.arena.size
+    layout = replace(layout, workspace=arena + llvm_tensor.ALIGNMENT + scratch)
+    text = module(head(layout, source), [*loops, *(w for writers, _ in more for w in writers)],
+                  [*(table for _, table in more), *_routines(kinds),
+                   *_entry(layout, symbol, _run(arena))], llvm_tensor.light(graph))
+    return text.replace("define i32 @slpc.tensor", "define internal i32 @slpc.tensor").replace(
+        "define void @slpc.gemm", "define internal void @slpc.gemm"), layout
+
+
+_ONE_THREAD = """
+define internal void @slpc.parallel(ptr %pool, ptr %block, ptr %environment, i64 %n) #0 {
+entry:
+  %own.at = getelementptr ptr, ptr %environment, i64 5
+  %own = load ptr, ptr %own.at
+  call void %block(ptr %environment, i64 0, i64 %n, ptr %own)
+  ret void
+}
+"""
+
+
+def _routines(kinds: Collection[str]) -> list[str]:
+    """The words of a pool that emitted code reads (llvm_pool), with products of these kinds."""
+    words = ["ptr @slpc.parallel", *(f"ptr @slpc.gemm.{k}" if k in kinds else "ptr null" for k in ("float", "double"))]
+    return [*_ONE_THREAD.splitlines(), f"@slpc.routines = internal constant [3 x ptr] [{', '.join(words)}]"]
+
+
+def _run(size: int) -> list[str]:
+    """`slpc.tensor` on an aligned arena of that size, its scratch behind it."""
+    last = llvm_tensor.ALIGNMENT - 1
+    lines = ["  %base = ptrtoint ptr %work to i64", f"  %above = add i64 %base, {last}",
+             f"  %aligned = and i64 %above, {~last}", "  %arena = inttoptr i64 %aligned to ptr",
+             f"  %behind = getelementptr i8, ptr %arena, i64 {size}", "  %environment = alloca [6 x ptr], align 8",
+             "  %fault = alloca [3 x i64], align 8"]
+    for number, name in enumerate(("%in", "%out", "%arena", "@slpc.routines", "%fault", "%behind")):
+        lines += [f"  %word{number} = getelementptr ptr, ptr %environment, i64 {number}",
+                  f"  store ptr {name}, ptr %word{number}"]
+    return [*lines, "  %bad = call i32 @slpc.tensor(ptr %environment)", "  %failed = icmp ne i32 %bad, 0",
+            f"  %code = select i1 %failed, i32 {c_signature.OUT_OF_RANGE}, i32 {c_signature.DONE}", "  ret i32 %code"]
+
+
+def _entry(layout: Layout, symbol: str, run: Sequence[str]) -> list[str]:
+    """The function for C: its arguments as tables, the workspace checked, then the lines that compute and return."""
     inputs, outputs = layout.inputs.fields, layout.outputs.fields
     given = [f"{'ptr' if f.type.shape else _by_value(f)} %x{i}" for i, f in enumerate(inputs)]
     given += [f"ptr %y{i}" for i in range(len(outputs))]
@@ -67,7 +124,7 @@ def _entry(layout: Layout, symbol: str) -> list[str]:
                   "  %low = and i64 %address, 7", "  %odd = icmp ne i64 %low, 0",
                   "  br i1 %odd, label %misaligned, label %run", "misaligned:",
                   f"  ret i32 {c_signature.MISALIGNED}", "run:"]
-    return [*lines, "  call void @slpc.point(ptr %in, ptr %out, ptr %work)", f"  ret i32 {c_signature.DONE}", "}", ""]
+    return [*lines, *run, "}", ""]
 
 
 def _by_value(field: Field) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy
 
 from . import llvm_engine, llvm_pool
-from .llvm_gemm import Shape, functions
+from .llvm_gemm import functions, shapes
 from .llvm_module import module
 
 SCRATCH = 1 << 20
@@ -55,16 +55,11 @@ def threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def shapes() -> list[Shape]:
-    """The tiles of this machine's micro-kernels, for f32 and f64."""
-    lanes = llvm_engine.lanes()
-    vectors = 4 if llvm_engine.registers() >= 32 else 2
-    return [Shape("float", 2 * lanes, vectors), Shape("double", lanes, vectors)]
-
-
 def text() -> str:
     """The module of all routines."""
-    made = [functions(shape) for shape in shapes()]
+    found = shapes(llvm_engine.lanes(), llvm_engine.registers())
+    assert all(shape.scratch <= SCRATCH for shape in found)
+    made = [functions(shape) for shape in found]
     writers = [w for writers, _ in made for w in writers]
     more = [table for _, table in made]
     return module(["; runtime"], writers, [*more, *llvm_pool.text(llvm_engine.pause()).splitlines()], True)

@@ -25,13 +25,13 @@ from .llvm_module import module
 from .llvm_nests import loops
 from .llvm_program import address
 from .llvm_writer import Lane
-from .records import Arena, head, layout_of, read_head
+from .records import Arena, Layout, head, layout_of, read_head
 
 NESTS = 40
 """Operations in one function: compilers take more than linear time on a long one."""
 WEIGHT_INLINE = 20_000
 """Programs up to this weight have the functions of mathematics in place of their calls."""
-__all__ = ["Tensors", "emit", "llvm_products"]
+__all__ = ["Tensors", "emit", "functions", "light", "llvm_products"]
 
 ENVIRONMENT = ("in", "out", "work", "runtime", "fault", "scratch")
 """The words of the record, as functions name them."""
@@ -41,16 +41,27 @@ ALIGNMENT = 64
 def emit(graph: Graph, placement: Placement, *, source: str = "", contract: bool = False) -> str:
     """The module's text for a graph that is legal for the target. Values without an offset in the placement are
     computed by the loops that read them."""
-    program = _Program(graph, placement, contract)
+    writers, layout = functions(graph, placement, contract=contract)
+    return module(head(layout, source or graph.file), writers, [], light(graph))
+
+
+def functions(graph: Graph, placement: Placement, *, lanes: int = 0,
+              contract: bool = False) -> tuple[list[Loops], Layout]:
+    """The functions, `slpc.tensor` last, and the layout with its arena; vectors hold that many doubles (those of this
+    machine, if 0)."""
+    program = _Program(graph, placement, lanes or llvm_engine.lanes(), contract)
     nodes = [n for n in graph.nodes if not n.op.view and n.result in placement.offsets]
     parts = [nodes[i:i + NESTS] for i in range(0, len(nodes), NESTS)]
     writers = [w for number, part in enumerate(parts) for w in program.part(number, part)]
     offsets = [placement.offsets[buffer(v)] for v in graph.outputs]
     ends = [at + v.type.bytes for at, v in zip(offsets, graph.outputs, strict=True)]
     arena = Arena(placement.size, max(ends, default=0), tuple(offsets), tuple(program.indexed))
-    layout = replace(layout_of(graph), arena=arena)
-    weight = sum(100 if n.op.name in FUNCTIONS else 1 for n in graph.nodes)
-    return module(head(layout, source or graph.file), [*writers, _main(len(parts))], [], weight <= WEIGHT_INLINE)
+    return [*writers, _main(len(parts))], replace(layout_of(graph), arena=arena)
+
+
+def light(graph: Graph) -> bool:
+    """Is the program so short that its functions of mathematics stand in place of their calls?"""
+    return sum(100 if n.op.name in FUNCTIONS else 1 for n in graph.nodes) <= WEIGHT_INLINE
 
 
 def _main(parts: int) -> Loops:
@@ -93,9 +104,8 @@ def _blocks(w: Loops, name: str, entry: str) -> Loops:
 class _Program:
     """Where everything lies: what `llvm_nests` asks for."""
 
-    def __init__(self, graph: Graph, placement: Placement, contract: bool) -> None:
-        self.placement, self.contract = placement, contract
-        self.lanes = llvm_engine.lanes()
+    def __init__(self, graph: Graph, placement: Placement, lanes: int, contract: bool) -> None:
+        self.placement, self.lanes, self.contract = placement, lanes, contract
         self.inputs = {v: i for i, v in enumerate(graph.inputs)}
         self.outputs = {buffer(v): (i, buffer(v)) for i, v in enumerate(graph.outputs)}
         for node in reversed(graph.nodes):  # what an output takes over lies in it already
@@ -210,6 +220,24 @@ class Tensors:
             number, index, length = table[words:words + 3].tolist()
             raise IndexError(f"index {index} is out of range for an axis of length {length}",
                              self.arena.indexed[number])
+
+
+class Points(Tensors):
+    """The same over many points, one after the other; threads share the loops of each."""
+
+    def __call__(self, *args: Any, out: Sequence[Any] | None = None) -> tuple[Any, ...]:
+        """Inputs by position: each one value for all points, or an array of them along its first axis. Outputs have the
+        points along their first axis."""
+        given = [numpy.asarray(a, f.type.dtype.numpy, order="C") for a, f in
+                 zip(args, self.layout.inputs.fields, strict=True)]
+        many = [a.ndim > len(f.type.shape) for a, f in zip(given, self.layout.inputs.fields, strict=True)]
+        points = next((len(a) for a, each in zip(given, many, strict=True) if each), 1)
+        found = [numpy.empty((points, *f.type.shape), f.type.dtype.numpy) for f in self.layout.outputs.fields]
+        block = self._block()
+        for i in range(points):
+            here = [a[i, ...] if each else a for a, each in zip(given, many, strict=True)]
+            self._at(here, [a[i, ...].ctypes.data for a in found], block.ctypes.data + _start(block))
+        return tuple(found)
 
 
 def _start(block: Any) -> int:

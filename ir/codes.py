@@ -291,10 +291,10 @@ _code("E0609", "an unknown optimizer", "The optimizers whose state is counted ar
 
 # E07xx: native code --------------------------------------------------------------------------------------------
 _code("E0701", "the llvm backend does not have it yet",
-      """A batch (`batch=True`, `f.batch`) and a function for C (`--emit`) are straight-line code: of scalars, or of
-      arrays that are small enough to be taken apart into scalars. Single calls of programs of arrays run as loops.""",
-      "slpc compile programs/transformer.slp --emit obj -o f.o",
-      "slpc run programs/transformer.slp --random 0 --backend llvm")
+      """C text (`--emit c`) is straight-line code: of scalars, or of arrays that are small enough to be taken apart
+      into scalars. Object files and libraries have loops over arrays, as calls from Python do.""",
+      "slpc compile programs/transformer.slp --emit c -o f.c",
+      "slpc compile programs/transformer.slp --emit obj -o f.o")
 _code("E0702", "an array that cannot be bound",
       """`f.bind(x, out=g)` takes one contiguous array of float64 for all inputs and one for all outputs, end to end in
       their order, which do not overlap.""",

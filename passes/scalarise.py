@@ -64,12 +64,12 @@ def check(graph: Graph, most: int = MOST) -> None:
     for node in graph.nodes:
         if node.op.name in ("gather", "scatter_add"):
             raise Fault("E0701", f"{node.op.name} goes by indices that are data, and has no scalar form",
-                        "use the backend numpy or torch")
+                        "emit an object file, which has loops")
         if node.op.name not in ("broadcast_to", "permute_dims"):  # which NumPy does without a copy
             total += max(node.results[0].type.size, node.flops // 2)
         if total > most:
             raise Fault("E0701", f"with arrays of this size {graph.name} has more than {most} operations on scalars",
-                        "use the backend numpy or torch for tensors")
+                        "emit an object file, which has loops over arrays")
 
 
 class _Scalarised:

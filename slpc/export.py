@@ -25,6 +25,8 @@ KINDS = {"ll": "LLVM IR", "asm": "assembly", "obj": "an object file", "so": "a s
 """What a program can be written as."""
 
 BINARY = ("obj", "so")
+NARROW = 2
+"""Doubles in a vector of tensor code for another machine: what every 64-bit processor has."""
 
 
 def export(graph: Graph, path: str | os.PathLike[str], kind: str, *, header: str | os.PathLike[str] | None = None,
@@ -58,23 +60,24 @@ def render(graph: Graph, kind: str, *, target: str = "", cpu: str = "", symbol: 
                                   "letters, digits and _, none of C's own names"))
     source = Path(graph.file).name if graph.file else ""
     with api.placed(graph.file):
-        text, layout = _text(graph, kind, symbol, source)
+        text, layout = _text(graph, kind, symbol, source, NARROW if target or cpu else 0)
         declared = header(layout, symbol, source)
         return _content(text, declared, kind, target, cpu), declared
 
 
-def _text(graph: Graph, kind: str, symbol: str, source: str) -> tuple[str, Layout]:
+def _text(graph: Graph, kind: str, symbol: str, source: str, lanes: int) -> tuple[str, Layout]:
     from .backends import c_backend
     from .passes.legalize import legalize
+    from .passes.scalarise import MOST, fits
 
-    if kind == "h":
+    if kind == "h" and fits(graph, MOST):
         return "", c_backend.layout(graph)
     if kind == "c":
         return c_backend.emit(graph, symbol, source=source)
     graph = legalize(graph, backend_named("llvm").TARGET)
     from .backends import llvm_object
 
-    return llvm_object.emit(graph, symbol, source=source)
+    return llvm_object.emit(graph, symbol, source=source, lanes=lanes)
 
 
 def _content(text: str, declared: str, kind: str, target: str, cpu: str) -> bytes:

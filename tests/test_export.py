@@ -105,6 +105,52 @@ def test_object_files_have_the_bits_of_the_function(name: str, tmp_path: Path) -
             np.testing.assert_array_equal(a, b)
 
 
+@needs_compiler
+@pytest.mark.parametrize("name", ["transformer", "mlp", "softmax_attention"])
+def test_object_files_of_tensors_have_the_bits_of_the_function(name: str, tmp_path: Path) -> None:
+    """One thread in place of several, and the sanitizers watch the memory that the function is given."""
+    graph = slpc.adjoint(slpc.load(PROGRAMS / f"{name}.slp"))
+    drawn = [sample(graph, seed) for seed in range(2)]
+    native = slpc.compile(graph, backend="llvm")
+    for got, point in zip(run_in_c(graph, "obj", tmp_path, COMPILERS[0], SANITIZED, drawn), drawn, strict=True):
+        for a, b in zip(got, native.flat(**point), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="calls a shared library")
+def test_a_library_of_tensors(tmp_path: Path) -> None:
+    """For any x86-64, the same bytes every time; a workspace too small, and an index that is out of range."""
+    graph = slpc.parse("def f(x: f32[300, 70], y: f32[70, 200], i: i64[5]):\n    return (x @ y)[i]\n")
+    export.export(graph, tmp_path / "f.so", "so", cpu="x86-64", header=tmp_path / "f.h")
+    export.export(graph, tmp_path / "again.so", "so", cpu="x86-64")
+    assert (tmp_path / "f.so").read_bytes() == (tmp_path / "again.so").read_bytes()
+    header = (tmp_path / "f.h").read_text()
+    assert "3 where an index is out of range" in header
+    found = re.search(r"F_WORKSPACE (\d+)", header)
+    assert found
+    size = int(found[1])
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(300, 70)).astype(np.float32), rng.normal(size=(70, 200)).astype(np.float32)
+    i, out, work = np.array([0, 299, -1, -300, 7]), np.zeros((5, 200), np.float32), np.zeros(size + 8, np.uint8)
+    f = ctypes.CDLL(str(tmp_path / "f.so")).f
+    f.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_size_t]
+    given = [a.ctypes.data for a in (x, y, i, out, work)]
+    assert f(*given, size) == 0
+    np.testing.assert_allclose(out, (x.astype(float) @ y)[i], rtol=1e-5, atol=1e-4)
+    assert not work[size:].any()
+    assert f(*given, size - 1) == 1
+    assert f(*given[:4], given[4] + 1, size) == 2
+    i[3] = 300
+    assert f(*given, size) == 3
+
+
+def test_tensors_for_another_machine(tmp_path: Path) -> None:
+    graph = slpc.adjoint(slpc.load(PROGRAMS / "transformer.slp"))
+    export.export(graph, tmp_path / "f.o", "obj", target="aarch64-unknown-linux-gnu")
+    content = (tmp_path / "f.o").read_bytes()
+    assert content[:4] == b"\x7fELF" and struct.unpack_from("<H", content, 18)[0] == 183
+
+
 LIBRARY = {"exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "cbrt", "sin", "cos", "tan", "asin", "acos", "atan",
            "atan2", "hypot", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "lgamma", "pow",
            "sigmoid"}
