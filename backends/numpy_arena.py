@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from ..ir.graph import Constant, Graph, Node, Value, buffer
 from ..ir.layout import layout
 from ..ir.show import show_index
-from ..passes.arena import Placement
+from ..passes.arena import Placement, within_outputs
 from .numpy_into import HELPERS, lower_into
 from .numpy_lowering import dtype_text, lower, python_literal
+from .python_source import last_reads, listed
 
 TAKEN = {"SIZE", "OUTPUTS", "PARTS", "arena", "block", "views", "run", "first", "kept", "out", "outputs", "part", "_",
          "threading", "getattr", "hasattr", "tuple", "zip", *HELPERS}
@@ -44,10 +45,10 @@ class _Module:
         self.arrays = [v for v in graph.outputs if v.shape]
         self.scalars = [v for v in graph.outputs if not v.shape]
         self.arguments = [*graph.inputs, *self.arrays]
-        self.given = _given(graph, placement)
+        self.given = within_outputs(graph, placement)
         self.helpers: dict[str, None] = {}
         self.slots: dict[Value, int] = {}
-        self.dying = _dying(graph)
+        self.dying = last_reads(graph)
         self.block = f"np.{'full(SIZE, 255' if poison else 'empty(SIZE'}, np.uint8)"
 
     def sizes(self) -> list[str]:
@@ -59,9 +60,9 @@ class _Module:
     def functions(self, entry: str, length: int) -> list[str]:
         """`views(block)`, which makes the views, and `run(arena, ...)`, which runs on what that returns."""
         nodes = self.graph.nodes
-        listed = ", ".join(map(self.name, self.arguments))
+        arguments = ", ".join(map(self.name, self.arguments))
         if len(nodes) <= 2 * length:
-            return _Function(self, self.arguments).run(range(len(nodes))).text("", listed)
+            return _Function(self, self.arguments).run(range(len(nodes))).text("", arguments)
         self.slots = self._slots(length)
         text: list[str] = []
         parts = []
@@ -72,8 +73,8 @@ class _Module:
         rest = len(self.slots) - len(self.arguments)
         return [*text, "", "", "PARTS = (", *_filled(" ".join(parts), "    "), ")", "", "", "def views(block):",
                 "    return ((part[0](block), part[1]) for part in PARTS)", "", "",
-                f"def run({', '.join(filter(None, ['arena', listed]))}):",
-                f"    values = [{listed}] + [None] * {rest}", "    for part in arena:",
+                f"def run({', '.join(filter(None, ['arena', arguments]))}):",
+                f"    values = [{arguments}] + [None] * {rest}", "    for part in arena:",
                 "        found = part[1](part[0], values)", "    return found"]
 
     def _slots(self, length: int) -> dict[Value, int]:
@@ -93,9 +94,9 @@ class _Module:
     def entry(self, entry: str) -> list[str]:
         """The function that is called, and the one that makes a thread's first call. An arena is taken away from the
         thread while it is in use, so that what interrupts a call, and calls as well, has one of its own."""
-        inputs, arrays = self.listed(self.graph.inputs), self.listed(self.arrays)
-        found = f"{self.listed(self.scalars)} = " if self.scalars else ""
-        answer = f"return {self.listed(self.graph.outputs)}"
+        inputs, arrays = listed(self.name, self.graph.inputs), listed(self.name, self.arrays)
+        found = f"{listed(self.name, self.scalars)} = " if self.scalars else ""
+        answer = f"return {listed(self.name, self.graph.outputs)}"
 
         def ran(arena: str) -> str:
             return f"{found}run({', '.join([arena, *map(self.name, self.arguments)])})"
@@ -125,11 +126,6 @@ class _Module:
                 "    if out is None:", f"        {answer}", *written, "    return tuple(out)",
                 "", "", f"ENTRY = {entry}"]
 
-    def listed(self, values: Sequence[Value]) -> str:
-        """Names with commas between; one has a comma behind it, so that it is a tuple of one."""
-        text = ", ".join(map(self.name, values))
-        return text + "," if len(values) == 1 else text
-
 
 def _assignment(names: Sequence[str], expression: str) -> list[str]:
     """All the names for one object; in several lines where one would be long."""
@@ -146,32 +142,6 @@ def _assignment(names: Sequence[str], expression: str) -> list[str]:
 
 def _view(value: Value, offset: int) -> str:
     return f"np.ndarray({value.shape}, {dtype_text(value.dtype)}, block, {offset})"
-
-
-def _given(graph: Graph, placement: Placement) -> dict[Value, Value]:
-    """What lies in an array of the caller's if there is one, and what each of these is a part of: an output, the value
-    that it is a view of, and those whose memory that takes over."""
-    given = {buffer(v): v for v in graph.outputs if v.shape and buffer(v).shape}
-    for node in reversed(graph.nodes):
-        for v in node.results:
-            heir = placement.heirs.get(v)
-            if v.shape and heir in given:
-                given[v] = heir
-    return given
-
-
-def _dying(graph: Graph) -> dict[int, list[Value]]:
-    """The values that own memory and are read for the last time, by the operation that does so."""
-    last: dict[Value, int] = {}
-    for at, node in enumerate(graph.nodes):
-        for v in (*node.results, *node.operands):
-            last[buffer(v)] = at
-    kept = set(map(buffer, graph.outputs)) | set(graph.inputs)
-    found: dict[int, list[Value]] = {}
-    for v, at in last.items():
-        if v not in kept and not isinstance(v, Constant):
-            found.setdefault(at, []).append(v)
-    return found
 
 
 def _filled(text: str, indent: str) -> list[str]:

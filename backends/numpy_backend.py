@@ -8,14 +8,10 @@ or arrays of points alike.
 
 from __future__ import annotations
 
-import itertools
-import linecache
-import re
 from collections.abc import Callable
-from types import CodeType
 from typing import Any
 
-from ..ir.graph import Constant, Graph, Node, Value
+from ..ir.graph import Graph, Value
 from ..ir.ops import OPS
 from ..ir.show import dying
 from ..ir.target import Target
@@ -24,6 +20,7 @@ from ..passes.arena import Placement
 from ..passes.regions import unfused
 from . import numpy_arena, numpy_erf, numpy_into, numpy_scalar
 from .numpy_lowering import SPECIAL, lower, lowered, needs_scipy
+from .python_source import BLOCK, Names, blocks, listed, load_module, title
 
 __all__ = ["TARGET", "emit", "load", "lowered"]
 
@@ -36,12 +33,8 @@ TARGET = Target(
     products_as_blas=True, row_by_row={"gather": (0,), "scatter_add": (0,)},
     in_place=numpy_into.IN_PLACE, workspace=numpy_into.workspace)
 
-BLOCK = 1000
-"""Operations in one emitted function: CPython's compiler takes more than linear time on a very long one."""
-
 _TAKEN = {"np", "special", "bfloat16", "values", "points", "found", "map", "pow", "ENTRY", "ARRAYS", "ArithmeticError",
           "ValueError"} | numpy_arena.TAKEN
-_counter = itertools.count()
 
 
 def emit(graph: Graph, placement: Placement | None = None, *, source: str = "", poison: bool = False) -> str:
@@ -72,47 +65,13 @@ def emit(graph: Graph, placement: Placement | None = None, *, source: str = "", 
 def load(text: str, name: str = "", *, batch: bool = False) -> Callable[..., tuple[Any, ...]]:
     """The emitted module's function: inputs by position, a tuple of outputs back. With `batch`, the one that takes
     arrays of points. Tracebacks into it show its lines."""
-    file = f"<slpc {name or 'program'} {next(_counter)}>"
-    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-    module: dict[str, Any] = {"__name__": file}
-    line = 0
-    for part in text.split("\n\n\n"):  # one call on a long text would hold the syntax tree of all of it
-        exec(_moved(compile(part, file, "exec"), line), module)
-        line += part.count("\n") + 3
+    module = load_module(text, name)
     function = module.get("ARRAYS") if batch else None
     return function or module["ENTRY"]  # type: ignore[no-any-return]
 
 
-def _moved(code: CodeType, lines: int) -> CodeType:
-    """The same code, its lines counted from further down."""
-    constants = tuple(_moved(c, lines) if isinstance(c, CodeType) else c for c in code.co_consts)
-    return code.replace(co_firstlineno=code.co_firstlineno + lines, co_consts=constants)
-
-
-class _Names:
-    """Python names for values: their own, but for what the module's text uses itself."""
-
-    def __init__(self, used: set[str]) -> None:
-        self.used = used
-        self.renamed: dict[str, str] = {}
-
-    def text(self, name: str) -> str:
-        if name not in _TAKEN and not name.startswith("_block_") and not name.endswith("_arrays"):
-            return name
-        if name not in self.renamed:
-            fresh = name + "_"
-            while fresh in self.used:
-                fresh += "_"
-            self.used.add(fresh)
-            self.renamed[name] = fresh
-        return self.renamed[name]
-
-    def __call__(self, value: Value) -> str:
-        return self.text(value.name)
-
-
-def _names(graph: Graph) -> _Names:
-    names = _Names({v.name for v in graph.values()})
+def _names(graph: Graph) -> Names:
+    names = Names({v.name for v in graph.values()}, _TAKEN)
     for function in numpy_scalar.math_names(graph):
         if function in names.used:  # only where an operation's name is a value's, which the language forbids
             names.text(function)
@@ -120,14 +79,12 @@ def _names(graph: Graph) -> _Names:
 
 
 def _head(graph: Graph, source: str, scalar: bool, arena: bool, entry: str) -> list[str]:
-    def listed(values: tuple[Value, ...]) -> str:
+    def types(values: tuple[Value, ...]) -> str:
         return "\n".join(f"    {v.name}: {v.type.dtype.numpy.name} {v.shape}" for v in values)
 
-    title = f"{graph.name}: emitted by slpc{' from ' + source if source else ''}."
-    title = re.sub(r"[\\\"\n\r]", "_", title)
-    lines = [f'"""{title}', "", f"{entry}(inputs by position) returns a tuple of the outputs.",
-             "Inputs (dtype, shape):", *listed(graph.inputs).split("\n"), "Outputs:",
-             *listed(graph.outputs).split("\n")]
+    lines = [f'"""{title(graph, source)}', "", f"{entry}(inputs by position) returns a tuple of the outputs.",
+             "Inputs (dtype, shape):", *types(graph.inputs).split("\n"), "Outputs:",
+             *types(graph.outputs).split("\n")]
     if scalar:
         lines.append(f"{entry}_arrays is the same on NumPy scalars, or on arrays of points.")
     if arena:
@@ -146,23 +103,23 @@ def _head(graph: Graph, source: str, scalar: bool, arena: bool, entry: str) -> l
     return lines
 
 
-def _on_floats(graph: Graph, names: _Names, entry: str) -> list[str]:
+def _on_floats(graph: Graph, names: Names, entry: str) -> list[str]:
     """The program on Python floats."""
     inputs = ", ".join(map(names, graph.inputs))
     if len(graph.nodes) <= 2 * BLOCK:
         body = [f"        {numpy_scalar.line(node, names)}" for node in graph.nodes]
         body.append(f"        return {_tuple(names, graph)}")
-        blocks: list[str] = []
+        parts: list[str] = []
     else:
-        blocks, calls = _blocks(graph, names, lambda node: [numpy_scalar.line(node, names)], f"_block_{entry}")
+        parts, calls = blocks(graph, names, lambda node: [numpy_scalar.line(node, names)], f"_block_{entry}")
         body = ["        " + line for line in calls]
-    return [*blocks, "", "", f"def {entry}({inputs}):", "    try:", *body,
+    return [*parts, "", "", f"def {entry}({inputs}):", "    try:", *body,
             "    except (ArithmeticError, ValueError):  # 1 / 0, exp(1000), log(-1): IEEE results by NumPy",
             f"        found = {entry}_arrays({', '.join(f'np.float64({names(v)})' for v in graph.inputs)})",
             "        return tuple(x.item() for x in found)", "", f"ENTRY = {entry}"]
 
 
-def _on_arrays(graph: Graph, names: _Names, entry: str, scalar: bool) -> list[str]:
+def _on_arrays(graph: Graph, names: Names, entry: str, scalar: bool) -> list[str]:
     """The program on NumPy arrays."""
     inputs = ", ".join(map(names, graph.inputs))
     arrays = any(v.shape for v in graph.values())
@@ -173,89 +130,30 @@ def _on_arrays(graph: Graph, names: _Names, entry: str, scalar: bool) -> list[st
             body += lower(node, names)
             if at in dead:
                 body.append("del " + ", ".join(map(names, dead[at])))
-        blocks: list[str] = []
+        parts: list[str] = []
     else:
-        blocks, body = _blocks(graph, names, lambda node: lower(node, names), f"_block_{entry}")
+        parts, body = blocks(graph, names, lambda node: lower(node, names), f"_block_{entry}")
         body.pop()
-    if blocks:
-        body.append(f"{_listed(names, graph)} = values[-{len(graph.outputs)}:]")
+    if parts:
+        body.append(f"{listed(names, graph.outputs)} = values[-{len(graph.outputs)}:]")
     if not arrays:
         body += _points(graph, names)
     body.append(f"return {_tuple(names, graph)}")
-    lines = ["", "", *blocks, "@np.errstate(all=\"ignore\")", f"def {entry}({inputs}):"]
+    lines = ["", "", *parts, "@np.errstate(all=\"ignore\")", f"def {entry}({inputs}):"]
     lines += [f"    {line}" for line in body]
     return [*lines, "", "", f"ARRAYS = {entry}", *([] if scalar else [f"ENTRY = {entry}"])]
 
 
-def _points(graph: Graph, names: _Names) -> list[str]:
+def _points(graph: Graph, names: Names) -> list[str]:
     """For arrays of points: an output that depends on no input is repeated to the shape of the points."""
     if not graph.inputs:
         return []
     outputs = ", ".join(map(names, graph.outputs))
     inputs = ", ".join(map(names, graph.inputs))
     return [f"points = np.broadcast_shapes(*map(np.shape, ({inputs},)))",
-            f"{_listed(names, graph)} = (x if np.shape(x) == points else np.full(points, x) for x in ({outputs},))"]
+            f"{listed(names, graph.outputs)} = "
+            f"(x if np.shape(x) == points else np.full(points, x) for x in ({outputs},))"]
 
 
-def _listed(names: _Names, graph: Graph) -> str:
-    """The outputs as targets of an assignment."""
-    outputs = ", ".join(map(names, graph.outputs))
-    return outputs + "," if len(graph.outputs) == 1 else outputs
-
-
-def _tuple(names: _Names, graph: Graph) -> str:
-    return f"({_listed(names, graph)})"
-
-
-def _blocks(graph: Graph, names: _Names, lines: Callable[[Node], list[str]], stem: str) -> tuple[list[str], list[str]]:
-    """A long program as functions of `BLOCK` operations, and the lines that call them.
-
-    Values that more than one block reads live in one list. A place in it is given back after the last block that
-    reads it, so that time and memory stay linear.
-    """
-    block_of = {v: at // BLOCK for at, node in enumerate(graph.nodes) for v in node.results}
-    last: dict[Value, int] = {}
-    for at, node in enumerate(graph.nodes):
-        for v in node.operands:
-            if not isinstance(v, Constant):
-                last[v] = at // BLOCK
-    count = (len(graph.nodes) + BLOCK - 1) // BLOCK
-    outputs = set(graph.outputs)
-    free: list[int] = []
-    slots: dict[Value, int] = {v: i for i, v in enumerate(graph.inputs)}
-    width = len(graph.inputs)
-    ending: dict[int, list[Value]] = {}
-    for v in graph.inputs:
-        ending.setdefault(last.get(v, 0), []).append(v)
-    text: list[str] = []
-    for block in range(count):
-        nodes = graph.nodes[block * BLOCK:(block + 1) * BLOCK]
-        body: list[str] = []
-        here = set()
-        for node in nodes:
-            for v in node.operands:
-                if not isinstance(v, Constant) and v not in here and block_of.get(v, -1) != block:
-                    here.add(v)
-                    body.append(f"{names(v)} = values[{slots[v]}]")
-        for node in nodes:
-            body += lines(node)
-            for v in node.results:
-                if last.get(v, block) > block or v in outputs:
-                    if v not in outputs:
-                        ending.setdefault(last[v], []).append(v)
-                    if free:
-                        slots[v] = free.pop()
-                    else:
-                        slots[v], width = width, width + 1
-                    body.append(f"values[{slots[v]}] = {names(v)}")
-        for v in ending.pop(block, []):
-            if v not in outputs:
-                body.append(f"values[{slots[v]}] = None")
-                free.append(slots[v])
-        text += [f"def {stem}_{block}(values):", *(f"    {line}" for line in body or ["pass"]), "", ""]
-    calls = [f"values = [{', '.join(map(names, graph.inputs))}] + [None] * {width - len(graph.inputs)}"]
-    calls += [f"{stem}_{block}(values)" for block in range(count)]
-    calls.append(f"values += [{', '.join(f'values[{slots[v]}]' for v in graph.outputs)}]")
-    calls.append(f"return tuple(values[-{len(graph.outputs)}:])")
-    return text, calls
-
+def _tuple(names: Names, graph: Graph) -> str:
+    return f"({listed(names, graph.outputs)})"

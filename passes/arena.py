@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from ..ir.graph import Graph, Node, Value
+from ..ir.graph import Graph, Node, Value, buffer
 from ..ir.target import Target
 from . import packing
 from .liveness import Lives, lives
@@ -42,6 +42,18 @@ def place(graph: Graph, target: Target, inlined: Collection[Node] = ()) -> Place
         {value[copy]: offsets[unit] + at for copy, (unit, at) in enumerate(home)},
         {seen.nodes[task]: offsets[unit] for task, unit in workspaces.items()},
         {value[copy]: value[heir] for copy, heir in enumerate(alive.heir) if heir >= 0})
+
+
+def within_outputs(graph: Graph, placement: Placement, scalars: bool = False) -> dict[Value, Value]:
+    """What lies in an array of the caller's if there is one, and what each of these is a part of: an output, the value
+    that it is a view of, and those whose memory that takes over. `scalars`: do they lie in the arena too?"""
+    given = {buffer(v): v for v in graph.outputs if scalars or (v.shape and buffer(v).shape)}
+    for node in reversed(graph.nodes):
+        for v in node.results:
+            heir = placement.heirs.get(v)
+            if (v.shape or scalars) and heir in given:
+                given[v] = heir
+    return given
 
 
 def _units(seen: Tasks, alive: Lives) -> tuple[list[list[Part]], list[tuple[int, int]], dict[int, int]]:
