@@ -246,6 +246,9 @@ _code("E0413", "an array for an output does not fit",
       """`out=` takes one array for each output: of its dtype and shape, row by row, writeable, and in memory that no
       input and no other output has a part in. f.buffers() makes them all.""",
       "f(x, out={'y': numpy.empty(3)})     # y is f64[4]", "f(x, out=f.buffers())")
+_code("E0414", "a tensor that the program cannot take as it lies",
+      """Tensors are neither moved to the program's device nor copied unseen: they lie on it, row by row.""",
+      "f(x.T)", "f(x.T.contiguous())")
 
 # E05xx: what is not installed ----------------------------------------------------------------------------------
 _code("E0501", "a backend is not installed",
@@ -259,6 +262,9 @@ _code("E0502", "SciPy is not installed",
 _code("E0503", "matplotlib is not installed",
       "Pictures are drawn by matplotlib; without it, `slpc plan` prints the timeline as a bar of text.",
       "slpc plan FILE --plot curve.svg", "pip install 'slpc[plot]'")
+_code("E0504", "there is no CUDA device",
+      "`--device cuda` runs on a GPU that torch sees; `slpc doctor` says what is there.",
+      "slpc run FILE --backend torch --device cuda", "slpc run FILE --backend torch --device cpu")
 
 # E06xx: memory plans -------------------------------------------------------------------------------------------
 _code("E0601", "an order of operations that reads what is not there",
@@ -313,5 +319,6 @@ _code("E0705", "a form that code cannot be written in",
       function's name is one that C allows.""",
       "slpc compile FILE --emit dll -o f.dll", "slpc compile FILE --emit so -o f.so")
 _code("E0706", "an option that the backend lacks",
-      "Contraction (a product and the sum that takes it, rounded once together) is for the backend llvm.",
+      """Contraction (a product and the sum that takes it, rounded once together) is for the backend llvm; device, tf32,
+      graph and deterministic are for the backend torch, and graph for its CUDA devices.""",
       "slpc.compile(program, contract=True)", "slpc.compile(program, contract=True, backend=\"llvm\")")

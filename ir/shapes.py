@@ -96,6 +96,22 @@ def canonical(index: Index) -> Index:
     """The index with every slice that takes nothing written one way, since its bounds may not read back as they are."""
     return tuple(e if isinstance(e, int) or range(*e) else (0, 0, 1) for e in index)
 
+def forwards(index: Index) -> tuple[Index, Shape]:
+    """The index with steps forward alone, and the axes of the result that are reversed."""
+    found: list[IndexEntry] = []
+    flipped: list[int] = []
+    axis = 0
+    for entry in index:
+        if not isinstance(entry, int):
+            taken = range(*entry)
+            if entry[2] < 0:
+                entry = (taken[-1], taken[0] + 1, -entry[2]) if taken else (0, 0, 1)
+                if len(taken) > 1:
+                    flipped.append(axis)
+            axis += 1
+        found.append(entry)
+    return tuple(found), tuple(flipped)
+
 def indexed(shape: Shape, index: Index) -> Shape:
     """The shape of `x[index]` for a full constant index; Fault where it leaves the array."""
     if len(index) != len(shape):

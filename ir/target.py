@@ -24,21 +24,28 @@ def never(graph: Graph) -> bool:
     return False
 
 
+def none_outside(graph: Graph) -> int:
+    """A backend whose libraries allocate nothing beside the arena."""
+    return 0
+
+
 @dataclass(frozen=True)
 class Target:
     """A backend's facts.
 
     `accumulates_in` names, for a dtype that is stored but not computed in, the dtype in which sums and products of it
-    are done; `computed_in` does so for single operations. `products_as_blas` says whether a product takes its
-    operands only as a BLAS does (`ir.layout.Layout.matrix`), `row_by_row` which operands an operation takes only row
-    by row. `in_place` lists, for an operation, the operands over which the result may be written when they are read
-    for the last time, and `takes_over` says the pairs (operand, result) of which that is true of a region. `fusible`
-    says of an operation whether a kernel of several can do it, `adds_products` that a product can be added to what is
-    there (passes/kernels.py). `contracts` says that it can round a product and the sum that takes it once together.
-    `workspace` is the bytes that one run of an operation needs beside operands and results. `arena` says whether the
-    backend emits programs that run in an arena, `regions` whether it runs a region by blocks (the others are given its
-    body in its place), `by_elements` which programs it takes apart into scalars instead.
-    `alignment` is that of a value of at least that many bytes in it; a smaller one is aligned to its elements.
+    are done; `computed_in` does so for single operations. `products_as_blas` says whether a product takes its operands
+    only as a BLAS does (`ir.layout.Layout.matrix`), `joined_batches` whether their leading axes must lie as one axis,
+    `row_by_row` which operands an operation takes only row by row, `steps_forward` that no slice runs backwards.
+    `in_place` lists, for an operation, the operands over which the result may be written when they are read for the
+    last time, and `takes_over` says the pairs (operand, result) of which that is true of a region. `fusible` says of
+    an operation whether a kernel of several can do it, `adds_products` that a product can be added to what is there
+    (passes/kernels.py). `contracts` says that it can round a product and the sum that takes it once together.
+    `workspace` is the bytes that one run of an operation needs beside operands and results, `outside` the most that
+    the libraries allocate at once beside the arena while a program runs. `arena` says whether the backend emits
+    programs that run in an arena, `regions` whether it runs a region by blocks (the others are given its body in its
+    place), `by_elements` which programs it takes apart into scalars instead. `alignment` is that of a value of at
+    least that many bytes in it; a smaller one is aligned to its elements.
     """
 
     name: str
@@ -49,6 +56,8 @@ class Target:
     accumulates_in: Mapping[DType, DType] = field(default_factory=dict)
     computed_in: Mapping[tuple[str, DType], DType] = field(default_factory=dict)
     products_as_blas: bool = False
+    joined_batches: bool = False
+    steps_forward: bool = False
     contracts: bool = False
     inlines: bool = False
     row_by_row: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -57,6 +66,7 @@ class Target:
     fusible: Callable[[Node], bool] | None = None
     adds_products: bool = False
     workspace: Callable[[Node], int] = no_workspace
+    outside: Callable[[Graph], int] = none_outside
 
     def padded(self, size: int) -> int:
         """The bytes that a value of `size` bytes takes in an arena: as they are, or rounded up to the alignment."""

@@ -95,18 +95,23 @@ class Plan:
 
     @property
     def peak_bytes(self) -> int:
-        """What the arena takes, and so what a first call is measured at."""
-        return self.placement.size
+        """What the arena takes and the libraries allocate beside it, and so what a first call is measured at."""
+        return self.placement.size + self.outside_bytes
+
+    @cached_property
+    def outside_bytes(self) -> int:
+        """What the backend's libraries allocate beside the arena; it is counted at every step."""
+        return self.tasks.target.outside(self.tasks.graph)
 
     @property
     def timeline(self) -> tuple[int, ...]:
         """Bytes alive at each step."""
-        return self.lives.alive
+        return tuple(a + self.outside_bytes for a in self.lives.alive)
 
     @cached_property
     def keep_all_bytes(self) -> int:
         """The peak of the same graph when everything is kept, in the order of its text."""
-        return lives(self.tasks, self.tasks.order).peak
+        return lives(self.tasks, self.tasks.order).peak + self.outside_bytes
 
     @cached_property
     def bound(self) -> Bound:
@@ -117,7 +122,7 @@ class Plan:
     @property
     def lower_bound_bytes(self) -> int:
         """See `bound`."""
-        return min(max(self.bound.bytes, self.solver_bound), self.peak_bytes)
+        return min(max(self.bound.bytes, self.solver_bound) + self.outside_bytes, self.peak_bytes)
 
     @property
     def gap(self) -> float:
@@ -272,13 +277,14 @@ class Planner:
         self.effort = effort
         self.bounds: dict[float, int] = {}
         self.interrupted = ""
+        self.outside = seen.target.outside(seen.graph)
         marks = []
         self.policies: list[Found] = []
         for name, policy in POLICIES.items():
             order = policy(seen)
             found = self._add(order, name)
             self.policies.append(found)
-            marks.append(Mark(name, found.peak, found.flops - self.base, self._fraction(found.flops)))
+            marks.append(Mark(name, found.peak + self.outside, found.flops - self.base, self._fraction(found.flops)))
         self.marks = tuple(marks)
         most = int(self.policies[0].peak * 1.25)
         self.ladder = COARSE if len(seen.nodes) > LARGE else LADDER
@@ -311,7 +317,7 @@ class Planner:
         """The least recomputation found; Fault E0603 if nothing fits."""
         for rung in range(len(self.ladder)):
             self._climb(rung)
-            fits = [f for f in self.archive.entries if f.peak <= limit]
+            fits = [f for f in self.archive.entries if f.peak + self.outside <= limit]
             if fits and (self._fraction(fits[0].flops) <= self.ladder[rung] or rung == len(self.ladder) - 1):
                 return fits[0]  # what costs less would have been found by now
         raise self._infeasible(limit)
@@ -323,8 +329,9 @@ class Planner:
         alive = lives(seen, least.order)
         forced = seen.nodes[least.order[alive.peak_step]].result
         at = ", ".join(f"'{seen.nodes[t].result.name}'" for t in bound.tasks) or "the program"
-        return Fault("E0603", f"no plan fits into {limit:,} bytes: the least that was found is {least.peak:,} bytes, "
-                              f"and nothing can go below {bound.bytes:,}",
+        reached, least_possible = least.peak + self.outside, bound.bytes + self.outside
+        return Fault("E0603", f"no plan fits into {limit:,} bytes: the least that was found is {reached:,} bytes, "
+                              f"and nothing can go below {least_possible:,}",
                      f"the peak is at '{forced.name}'; the bound: {bound.reason}, {at}")
 
     def _climb(self, rung: int) -> None:

@@ -8,10 +8,13 @@ copies are operations like any other: they are seen in the text, and counted in 
 
 from __future__ import annotations
 
+import math
+
 from ..ir.arrays import Arrays
 from ..ir.graph import Constant, Graph, Node, Value, buffer
 from ..ir.layout import layout, reshaped
 from ..ir.ops import OPS
+from ..ir.shapes import disjoint, forwards
 from ..ir.target import Target
 from ..ir.types import DType, Shape
 from .kernels import in_kernels
@@ -58,14 +61,15 @@ class _Legal:
             if node.op.name == "reshape":
                 operands = (self._viewable(operands[0], node.attributes["shape"]),)
             elif node.op.name == "matmul" and self.target.products_as_blas:
-                operands = tuple(v if (lies := layout(v)) is not None and lies.matrix else self._row_by_row(v)
-                                 for v in operands)
+                operands = tuple(v if self._multiplied(v) else self._row_by_row(v) for v in operands)
             elif node.op.name in self.target.row_by_row:
                 places = self.target.row_by_row[node.op.name]
                 operands = tuple(self._row_by_row(v) if i in places and not _in_rows(v) else v
                                  for i, v in enumerate(operands))
             wide = self._wide(node)
-            if wide is None:
+            if node.op.name == "slice" and self.target.steps_forward:
+                value = self._forwards(node, operands[0])
+            elif wide is None:
                 value = self.arrays.emit(node.op, operands, node.attributes)
             else:
                 value = self._between_casts(node, operands, wide)
@@ -89,8 +93,10 @@ class _Legal:
     def _wide(self, node: Node) -> DType | None:
         """The dtype in which the operation is done, if it is not that of its result."""
         name, dtype = node.op.name, node.result.dtype
-        if name in ACCUMULATING:
-            return self.target.accumulates_in.get(dtype)
+        if name == "place" and disjoint(node.attributes["at"]):
+            return None
+        if name in ACCUMULATING and dtype in self.target.accumulates_in:
+            return self.target.accumulates_in[dtype]
         return self.target.computed_in.get((name, dtype))
 
     def _between_casts(self, node: Node, operands: tuple[Value, ...], wide: DType) -> Value:
@@ -106,6 +112,25 @@ class _Legal:
         self.builder.name_value(result, f"{old.name}_{wide}")
         self.changed = True
         return self.arrays.astype(result, old.dtype)
+
+    def _multiplied(self, x: Value) -> bool:
+        """Does a product take it as it lies?"""
+        lies = layout(x)
+        if lies is None or not lies.matrix:
+            return False
+        joined = (math.prod(x.shape[:-2]), *x.shape[-2:])
+        return not self.target.joined_batches or reshaped(lies, joined) is not None
+
+    def _forwards(self, node: Node, x: Value) -> Value:
+        """A slice, what it reverses put in the other order by a copy."""
+        index, flipped = forwards(node.attributes["index"])
+        value = self.arrays.emit(node.op, (x,), {"index": index})
+        if not flipped:
+            return value
+        self.builder.name_value(value, f"{node.result.name}_forwards")
+        self.changed = True
+        at = tuple((n - 1, -1, -1) if axis in flipped else (0, n, 1) for axis, n in enumerate(value.shape))
+        return self.arrays.emit(OPS["place"], (value,), {"at": (at,), "shape": value.shape})
 
     def _viewable(self, x: Value, shape: Shape) -> Value:
         """x, or a copy of it where the reshape of x would be no view."""

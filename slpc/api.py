@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from . import files
 from .decorator import Program
-from .function import Function, backend_named, build
+from .function import Function, build, target_of
 from .ir.diagnostics import Diagnostic, Fault, SlpError
 from .ir.graph import Graph
 from .ir.parse import parse as _parse
@@ -112,6 +112,7 @@ def hvp(program: Source, wrt: Sequence[str] | None = None, of: str | None = None
 def compile(program: Source, /, *, grad: bool = False, wrt: Sequence[str] | None = None, of: str | None = None,
             batch: bool = False, backend: str = "numpy", contract: bool = False,
             recompute_budget: float | str | None = None, memory: int | str | None = None, fuse: bool = True,
+            device: str | None = None, tf32: bool = False, graph: bool = False, deterministic: bool = False,
             **constants: Any) -> Function:
     """A program that runs: the value, or with `grad` (or `wrt`, or `of`) value and gradients.
 
@@ -120,33 +121,42 @@ def compile(program: Source, /, *, grad: bool = False, wrt: Sequence[str] | None
     With `recompute_budget` (a fraction of the forward flops) or `memory` (bytes, or "64MB") what runs is the plan that
     `slpc.plan` makes of it, and the function has it as `.plan`. Unless `fuse` is false, attention, losses over a
     vocabulary and the like run by blocks of rows where that pays and the backend can.
+
+    For the backend torch: the `device` ("cpu" unless said, "cuda", "cuda:1"); `tf32` lets products of f32 round to
+    TF32; with `graph` each call replays a CUDA graph; with `deterministic` equal inputs give equal bits.
     """
-    graph = graph_of(program, **constants)
-    fused = fuse and fuses(backend)
-    values = len(graph.outputs)
+    running = None
+    if device is not None or tf32 or graph or deterministic:
+        from .torch_function import Running
+
+        running = Running(device or "cpu", tf32, graph, deterministic)
+    source = graph_of(program, **constants)
+    fused = fuse and fuses(backend, device or "cpu")
+    values = len(source.outputs)
     chosen: Sequence[str] = ()
     if grad or wrt is not None or of is not None:
-        chosen = differentiated(graph, wrt)
-        derived = adjoint(graph, wrt=chosen, of=of, fused=fused)
+        chosen = differentiated(source, wrt)
+        derived = adjoint(source, wrt=chosen, of=of, fused=fused)
     else:
-        derived = simplified(graph, fused=fused)
-    known = {v.name for v in graph.inputs}
+        derived = simplified(source, fused=fused)
+    known = {v.name for v in source.inputs}
     seeds = [v.name for v in derived.inputs if v.name not in known]
     plan = None
     if recompute_budget is not None or memory is not None:
         from .planning import plan as planned
 
-        plan = planned(derived, recompute_budget=recompute_budget, memory=memory, backend=backend)
-    with placed(graph.file):
+        plan = planned(derived, recompute_budget=recompute_budget, memory=memory, backend=backend,
+                       device=device or "cpu")
+    with placed(source.file):
         made = build(plan.graph if plan else derived, values=values, wrt=chosen, seeds=seeds, batch=batch,
-                     backend=backend, contract=contract)
+                     backend=backend, contract=contract, running=running)
     made.plan = plan
     return made
 
 
-def fuses(backend: str) -> bool:
-    """Does the backend run regions by blocks of rows?"""
-    return bool(backend_named(backend).TARGET.regions)
+def fuses(backend: str, device: str = "cpu") -> bool:
+    """Does the backend run regions by blocks of rows on the device?"""
+    return target_of(backend, device).regions
 
 
 def differentiated(graph: Graph, wrt: Sequence[str] | None) -> Sequence[str]:

@@ -63,6 +63,12 @@ def fusion(command: _Command) -> _Command:
                         )(command)
 
 
+def device(command: _Command) -> _Command:
+    """The option --device."""
+    return click.option("--device", metavar="NAME", help="For the backend torch: cpu (unless said), cuda or cuda:1.",
+                        )(command)
+
+
 def limits(command: _Command) -> _Command:
     """The options --budget and --memory."""
     command = click.option("--memory", metavar="SIZE",

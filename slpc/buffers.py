@@ -25,13 +25,8 @@ def checked(graph: Graph, out: Any, inputs: Sequence[Any]) -> list[Any]:
     """
     import numpy
 
-    if isinstance(out, Mapping):
-        _check_names(graph, out)
-        out = [out[v.name] for v in graph.outputs]
-    if not isinstance(out, Sequence) or len(out) != len(graph.outputs):
-        raise _error("must be a dict by name or a list", graph)
     found: list[Any] = []
-    for array, value in zip(out, graph.outputs):
+    for array, value in zip(listed(graph, out), graph.outputs):
         _check(array, value)
         for other in (*inputs, *found):
             if isinstance(other, numpy.ndarray) and numpy.may_share_memory(array, other):
@@ -40,15 +35,25 @@ def checked(graph: Graph, out: Any, inputs: Sequence[Any]) -> list[Any]:
     return found
 
 
+def listed(graph: Graph, out: Any) -> Sequence[Any]:
+    """What `out` has for each output, in their order; SlpError E0413 unless it has one for each."""
+    if isinstance(out, Mapping):
+        _check_names(graph, out)
+        return [out[v.name] for v in graph.outputs]
+    if not isinstance(out, Sequence) or len(out) != len(graph.outputs):
+        raise _error("must be a dict by name or a list", graph)
+    return out
+
+
 def _check(array: Any, value: Value) -> None:
     import numpy
 
     if not isinstance(array, numpy.ndarray):
-        raise _fault(value, f"is a {type(array).__name__}, not an array")
+        raise fault(value, f"is a {type(array).__name__}, not an array")
     if array.dtype != value.dtype.numpy or array.shape != value.shape:
-        raise _fault(value, f"has dtype {array.dtype} and shape {matrix(array.shape)}")
+        raise fault(value, f"has dtype {array.dtype} and shape {matrix(array.shape)}")
     if not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
-        raise _fault(value, "is not a writeable array that lies row by row")
+        raise fault(value, "is not a writeable array that lies row by row")
 
 
 def _check_names(graph: Graph, out: Mapping[str, Any]) -> None:
@@ -62,7 +67,8 @@ def _check_names(graph: Graph, out: Mapping[str, Any]) -> None:
         raise SlpError(Diagnostic("E0413", f"out has no array for {', '.join(missing)}", "f.buffers() makes them all"))
 
 
-def _fault(value: Value, message: str) -> SlpError:
+def fault(value: Value, message: str) -> SlpError:
+    """E0413 for what was given for an output."""
     return SlpError(Diagnostic("E0413", f"the array for the output {value!r} {message}", "f.buffers() makes them all"))
 
 

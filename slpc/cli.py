@@ -39,7 +39,7 @@ OK, FAILED, USER, INFEASIBLE, MISSING, BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
 """Exit codes: 0 all well, 1 a check failed, 2 the user's program or arguments, 3 infeasible, 4 a backend is missing,
 70 a bug of ours, 130 interrupted."""
 
-_EXIT_OF_CODES = {"E0501": MISSING, "E0502": MISSING, "E0503": MISSING, "E0603": INFEASIBLE}
+_EXIT_OF_CODES = {"E0501": MISSING, "E0502": MISSING, "E0503": MISSING, "E0504": MISSING, "E0603": INFEASIBLE}
 _BUG_REPORT = "This is a bug in slpc, not in your program. Please report it, with what stands above and the program."
 
 _EPILOG = """\b

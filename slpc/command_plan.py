@@ -23,7 +23,7 @@ OUTLOOK = (0.0, 0.1, 0.33, 1.0)
 
 
 class _Limits(NamedTuple):
-    """The options of `_limits`, and the backend."""
+    """The options of `_limits`, the backend and its device."""
 
     budget: str | None
     memory: str | None
@@ -31,6 +31,7 @@ class _Limits(NamedTuple):
     keep: str | None
     effort: str
     backend: str
+    device: str
 
     @property
     def one(self) -> bool:
@@ -72,17 +73,18 @@ for every order of execution that keeps the budget, however it recomputes.
 @click.option("--timeline", metavar="FILE", type=click.Path(), help="Draw the bytes alive at each step.")
 @click.option("--measure", is_flag=True, help="Run the plan and say what it took.")
 @arguments.backend
+@arguments.device
 @arguments.output("the plan, as a program,")
 @arguments.as_json
 def plan(file: str, constants: dict[str, str], budget: str | None, memory: str | None, policy: str | None,
          keep: str | None, fuse: bool, forward: bool, effort: str, wrt: list[str] | None, of: str | None,
-         curve: bool, plot: str | None, timeline: str | None, measure: bool, backend: str, output: str | None,
-         as_json: bool) -> None:
+         curve: bool, plot: str | None, timeline: str | None, measure: bool, backend: str,
+         device: str | None, output: str | None, as_json: bool) -> None:
     """Say what memory value and gradient need, where, and what they could need."""
     from . import files, pictures, plan_report
     from .ir.show import show
 
-    given = _Limits(budget, memory, policy, keep, effort, backend)
+    given = _Limits(budget, memory, policy, keep, effort, backend, device or "cpu")
     curve = curve or plot is not None
     if curve and given.one:
         raise SlpError(Diagnostic("E0409", "--curve is for all budgets, and one plan is asked for too",
@@ -92,7 +94,7 @@ def plan(file: str, constants: dict[str, str], budget: str | None, memory: str |
             pictures.check_format(picture)
     if output is not None:
         files.check_writable(output)
-    graph = _graph(file, constants, forward, wrt, of, fuse, backend)
+    graph = _graph(file, constants, forward, wrt, of, fuse, backend, device)
     budgets = CURVE if curve else () if given.one else OUTLOOK
     plans = _plans(graph, given, budgets)
     found = plans[0]
@@ -102,12 +104,12 @@ def plan(file: str, constants: dict[str, str], budget: str | None, memory: str |
         pictures.timeline(found, timeline)
     if plot is not None:
         pictures.curve(plans, plot)
-    measured = _measured(found, backend) if measure else None
+    measured = _measured(found, given) if measure else None
     if as_json:
         rows = [plan_report.as_json(p) for p in plans]
         report.result(json.dumps({"curve": rows} if curve else plan_report.as_json(found, measured)))
         return
-    report.result(f"{file}: {report.name(graph.name)} on {backend}")
+    report.result(f"{file}: {report.name(graph.name)} on {backend}{' ' + device if device else ''}")
     if curve:
         plan_report.show_curve(plans)
     else:
@@ -120,14 +122,14 @@ def plan(file: str, constants: dict[str, str], budget: str | None, memory: str |
 
 
 def _graph(file: str, constants: dict[str, str], forward: bool, wrt: list[str] | None, of: str | None, fuse: bool,
-           backend: str) -> Graph:
+           backend: str, device: str | None) -> Graph:
     """The program to plan: value and gradient, or as it stands with `forward` or if it is a saved plan."""
     from . import api
 
     with report.progress(f"reading {file}"):
         graph = api.load(file, **constants)
         saved = graph.scheduled and wrt is None and of is None
-        fused = fuse and api.fuses(backend)
+        fused = fuse and api.fuses(backend, device or "cpu")
         return api.simplified(graph, fused=fused) if forward or saved else api.adjoint(graph, wrt, of, fused=fused)
 
 
@@ -137,16 +139,18 @@ def _plans(graph: Graph, given: _Limits, budgets: Sequence[float]) -> list[Plan]
 
     with report.progress("planning; Ctrl-C takes the best so far"):
         if budgets:
-            return planning.curve(graph, budgets, effort=given.effort, backend=given.backend)
+            return planning.curve(graph, budgets, effort=given.effort, backend=given.backend,
+                                  device=given.device)
         return [planning.plan(graph, recompute_budget=given.budget, memory=given.memory,
-                              policy=given.policy, keep=given.keep, effort=given.effort, backend=given.backend)]
+                              policy=given.policy, keep=given.keep, effort=given.effort, backend=given.backend,
+                                  device=given.device)]
 
 
-def _measured(found: Plan, backend: str) -> int:
+def _measured(found: Plan, given: _Limits) -> int:
     from . import measuring
 
     with report.progress("running"):
-        return measuring.peak_bytes(found, backend)
+        return measuring.peak_bytes(found, given.backend, given.device)
 
 
 @click.command(epilog="""\b
@@ -161,15 +165,16 @@ Without a limit, the plan is the one that computes nothing again. slpc opt FILE 
 @_limits
 @arguments.derivative
 @arguments.backend
+@arguments.device
 @arguments.as_json
 def why(file: str, constants: dict[str, str], name: str, budget: str | None, memory: str | None,
         policy: str | None, keep: str | None, fuse: bool, forward: bool, effort: str, wrt: list[str] | None,
-        of: str | None, backend: str, as_json: bool) -> None:
+        of: str | None, backend: str, device: str | None, as_json: bool) -> None:
     """Say of one value whether it is kept or computed again, from where to where, and what else was possible."""
     from . import api, reasons
 
-    graph = _graph(file, constants, forward, wrt, of, fuse, backend)
-    found, = _plans(graph, _Limits(budget, memory, policy, keep, effort, backend), ())
+    graph = _graph(file, constants, forward, wrt, of, fuse, backend, device)
+    found, = _plans(graph, _Limits(budget, memory, policy, keep, effort, backend, device or "cpu"), ())
     with api.placed(graph.file):
         reason = reasons.reason(found, name)
     if as_json:

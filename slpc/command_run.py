@@ -19,6 +19,7 @@ Examples:
   slpc run programs/mlp.slp -D L=4 --random 0 --grad
   slpc run programs/mlp.slp X=@x.npy @weights.npz --grad --out grads.npz
   slpc run programs/transformer.slp --random 0 --grad --budget 0.33
+  slpc run programs/transformer.slp -D dtype=bf16 --random 0 --grad --backend torch --device cuda
   slpc opt programs/lecture.slp -p adjoint,simplify | slpc run - w1=1.5 w2=0.5
 
 An input that is left out takes its default, if that is a number. --json prints {"value": {NAME: ...},
@@ -32,11 +33,12 @@ An input that is left out takes its default, if that is a number. --json prints 
 @arguments.limits
 @arguments.fusion
 @arguments.backend
+@arguments.device
 @click.option("--out", metavar="FILE.npz", shell_complete=arguments.complete_files,
               help="Save the results under value.NAME and grad.NAME, each in its dtype.")
 @arguments.as_json
 def run(file: str, constants: dict[str, str], given: Sequence[str], grad: bool, wrt: list[str] | None, of: str | None,
-        seed: int | None, budget: str | None, memory: str | None, fuse: bool, backend: str,
+        seed: int | None, budget: str | None, memory: str | None, fuse: bool, backend: str, device: str | None,
         out: str | None, as_json: bool) -> None:
     """Run a program: its value, and with --grad its gradient.
 
@@ -49,10 +51,10 @@ def run(file: str, constants: dict[str, str], given: Sequence[str], grad: bool, 
     with report.progress(f"reading {file}"):
         graph = api.load(file, **constants)
         function = api.compile(graph, grad=grad, wrt=wrt, of=of, backend=backend, recompute_budget=budget,
-                               memory=memory, fuse=fuse)
+                               memory=memory, fuse=fuse, device=device)
     inputs = _inputs(function, given, seed)
     with report.progress(f"running {graph.name}"):
-        found = function.flat(**inputs)
+        found = function.to_numpy(function.flat(**function.from_numpy(inputs)))
     names = list(function.outputs)
     count = len(names) - len(function.wrt)
     results = {"value": dict(zip(names, found[:count])), "grad": dict(zip(function.wrt, found[count:]))}

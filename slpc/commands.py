@@ -60,11 +60,12 @@ Examples:
   slpc compile programs/mlp.slp --grad -o mlp_grad.py
   slpc compile programs/black_scholes.slp --grad --wrt S,sigma
   slpc compile programs/transformer.slp --grad --budget 0.33 -o step.py
+  slpc compile programs/transformer.slp --grad --backend torch --device cuda -o step.py
   slpc compile programs/black_scholes.slp --grad --emit so -o greeks.so --header greeks.h
   slpc compile programs/lecture.slp --grad --emit c -o lecture.c --header lecture.h
 
 The module has one function of the program's name, inputs by position; it returns a tuple of the values, then of
-the gradients. It needs NumPy (SciPy for a special function) and nothing of slpc.
+the gradients. It needs NumPy (SciPy for a special function), or torch, and nothing of slpc.
 
 With --emit it is a function for C: ll (LLVM IR), asm, obj, so, c (C99 for any compiler) or h (the header alone).
 """)
@@ -74,6 +75,7 @@ With --emit it is a function for C: ll (LLVM IR), asm, obj, so, c (C99 for any c
 @arguments.limits
 @arguments.fusion
 @arguments.backend
+@arguments.device
 @arguments.output("the code")
 @click.option("--emit", "kind", metavar="KIND", help="Write a function for C: ll, asm, obj, so, c or h.")
 @click.option("--header", metavar="FILE", help="With --emit: write the C header too.")
@@ -81,8 +83,8 @@ With --emit it is a function for C: ll (LLVM IR), asm, obj, so, c (C99 for any c
 @click.option("--target-cpu", "cpu", metavar="CPU", default="", help="With --emit: the processor, for example x86-64.")
 @click.option("--symbol", metavar="NAME", default="", help="With --emit: the function's name.")
 def compile_(file: str, constants: dict[str, str], grad: bool, wrt: list[str] | None, of: str | None,
-             budget: str | None, memory: str | None, fuse: bool, backend: str, output: str | None, kind: str | None,
-             header: str | None, target: str, cpu: str, symbol: str) -> None:
+             budget: str | None, memory: str | None, fuse: bool, backend: str, device: str | None,
+             output: str | None, kind: str | None, header: str | None, target: str, cpu: str, symbol: str) -> None:
     """Emit code for a program, and with --grad for its gradient."""
     from . import api, files
 
@@ -96,7 +98,7 @@ def compile_(file: str, constants: dict[str, str], grad: bool, wrt: list[str] | 
         return
     with report.progress(f"compiling {file}"):
         function = api.compile(api.load(file, **constants), grad=grad, wrt=wrt, of=of, backend=backend,
-                               recompute_budget=budget, memory=memory, fuse=fuse)
+                               recompute_budget=budget, memory=memory, fuse=fuse, device=device)
     if output is not None:
         files.write_text(output, function.text)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,18 @@ from .ir.diagnostics import Diagnostic, SlpError, near
 from .ir.graph import Distribution, Graph, Value
 
 if TYPE_CHECKING:
+    from .ir.target import Target
     from .passes.checkpoint import Plan
+    from .torch_function import Running
 
-BACKENDS = {"numpy": "backends.numpy_backend", "llvm": "backends.llvm_backend"}
+BACKENDS = {"numpy": "backends.numpy_backend", "llvm": "backends.llvm_backend",
+            "torch": "backends.torch_backend"}
 """Backends by name: the module that has `TARGET`, `emit(graph)` and `load(text)`.
 
 What `load` returns takes the inputs by position and returns a tuple of the outputs. It may also have
 `direct(flat, call, names)`, functions that Python calls in place of `Function`'s own, and `bound(given, found)`, which
-is for `Function.bind`. A module that emits other text for many points has `emit_batch(graph)`.
+is for `Function.bind`. A module that emits other text for many points has `emit_batch(graph)`, one that runs on several
+kinds of device a target for each in `TARGETS`.
 """
 
 
@@ -36,6 +40,17 @@ def backend_named(name: str) -> Any:
             raise
         raise SlpError(Diagnostic("E0501", f"the backend {name} needs {error.name}, which is not installed",
                                   f"pip install 'slpc[{name}]'")) from None
+
+
+def target_of(name: str, device: str = "cpu") -> Target:
+    """The facts of a backend on a device; SlpError E0411 for one that it does not run on."""
+    module = backend_named(name)
+    targets: Mapping[str, Target] = getattr(module, "TARGETS", {"cpu": module.TARGET})
+    kind = device.partition(":")[0]
+    if kind not in targets:
+        raise SlpError(Diagnostic("E0411", f"the backend {name} does not run on '{device}'",
+                                  near(kind, targets) or f"it runs on {', '.join(targets)}"))
+    return targets[kind]
 
 
 class Function:
@@ -180,6 +195,14 @@ class Function:
             return value, dict(zip(self.wrt, results[self._values:]))
         return value
 
+    def from_numpy(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Arrays of NumPy, by name, as the backend takes them."""
+        return dict(given)
+
+    def to_numpy(self, results: Iterable[Any]) -> tuple[Any, ...]:
+        """Results as arrays of NumPy."""
+        return tuple(results)
+
     def buffers(self) -> dict[str, Any]:
         """New arrays for the outputs, by name: what `out=` takes."""
         return buffers.made(self.graph)
@@ -216,7 +239,7 @@ class Function:
                 results = self._entry(*ready)
             else:
                 results = self._entry(*(
-                    inputs.convert(given, value, (points, *value.shape) if _many(given, value) else value.shape)
+                    inputs.convert(given, value, (points, *value.shape) if many(given, value) else value.shape)
                     for given, value in zip(args, self.graph.inputs)))
         except IndexError as error:
             raise self._out_of_range(error) from None
@@ -245,7 +268,7 @@ class Function:
 
     def _points(self, args: Sequence[Any]) -> int:
         """How many points a batch has: the length of the first argument that is an array."""
-        return next((len(given) for given, value in zip(args, self.graph.inputs) if _many(given, value)), 1)
+        return next((len(given) for given, value in zip(args, self.graph.inputs) if many(given, value)), 1)
 
     def _arranged(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """One argument for each input, in order; every fault of the call in one SlpError."""
@@ -275,7 +298,7 @@ class Function:
                 if default is None or isinstance(default, Distribution):
                     missing.append(value)
                 else:
-                    given[value.name] = _filled(default, value)
+                    given[value.name] = self._filled(default, value)
         faults += self._missing(missing)
         if faults:
             raise SlpError(faults)
@@ -294,6 +317,14 @@ class Function:
             found.append(Diagnostic("E0401", told, "inputs are given by name, or drawn: --random SEED, in Python "
                                                    "slpc.samples.draw(graph, seed)"))
         return found
+
+    def _filled(self, default: Any, value: Value) -> Any:
+        """A numeric default as the argument that it stands for."""
+        if not value.shape:
+            return default
+        import numpy
+
+        return numpy.full(value.shape, default, value.dtype.numpy)
 
     def _listed(self) -> str:
         return f"its inputs are {', '.join(self._names) or 'none'}"
@@ -317,10 +348,14 @@ class Function:
 
 
 def build(graph: Graph, *, values: int, wrt: Sequence[str] = (), seeds: Sequence[str] = (), batch: bool = False,
-          backend: str = "numpy", contract: bool = False) -> Function:
+          backend: str = "numpy", contract: bool = False, running: Running | None = None) -> Function:
     """Emit `graph` by a backend and load what it emitted. The first `values` outputs are values, the others are the
-    gradients of `wrt`. SlpError E0706 where the backend cannot `contract`."""
+    gradients of `wrt`. SlpError E0706 where the backend cannot `contract`, or has no use for `running`."""
     module = backend_named(backend)
+    if running is not None and backend != "torch":
+        raise SlpError(Diagnostic("E0706", f"the backend {backend} has no devices to choose from",
+                                  "device, tf32, graph and deterministic are for the backend torch"))
+    target = target_of(backend, running.device if running is not None else "cpu")
     emit = module.emit
     if batch and hasattr(module, "emit_batch"):
         emit = module.emit_batch
@@ -328,23 +363,27 @@ def build(graph: Graph, *, values: int, wrt: Sequence[str] = (), seeds: Sequence
         array = next(v for v in graph.values() if v.shape)
         raise SlpError(Diagnostic("E0404", f"batch=True is for programs of scalars, and {array!r} is an array", "",
                                   graph.file, array.span))
-    if contract and not module.TARGET.contracts:
+    if contract and not target.contracts:
         raise SlpError(Diagnostic("E0706", f"the backend {backend} rounds every operation by itself",
                                   "contract=True is for the backend llvm"))
     if contract:
         emit = partial(emit, contract=True)
     from .passes.legalize import legalize
 
-    legal = legalize(graph, module.TARGET)
-    arena = (not batch and module.TARGET.arena and any(v.shape for v in legal.values())
-             and not module.TARGET.by_elements(legal))
+    legal = legalize(graph, target)
+    arena = (not batch and target.arena and any(v.shape for v in legal.values()) and not target.by_elements(legal))
+    placement = None
     if arena:
         from .passes.arena import place
         from .passes.inlining import inlined
 
-        text = emit(legal, place(legal, module.TARGET, inlined(legal) if module.TARGET.inlines else ()))
-    else:
-        text = emit(legal)
+        placement = place(legal, target, inlined(legal) if target.inlines else ())
+    if backend == "torch":
+        from . import torch_function
+
+        return torch_function.build(legal, placement, target, running or torch_function.Running(), values=values,
+                                    wrt=wrt, seeds=seeds, batch=batch, backend=backend, arena=arena)
+    text = emit(legal) if placement is None else emit(legal, placement)
     try:
         entry = module.load(text, batch=True) if batch else module.load(text)
     except ModuleNotFoundError as error:
@@ -369,7 +408,7 @@ def _plain(graph: Graph) -> bool:
     return all(not v.shape and v.dtype.name == "f64" for v in (*graph.inputs, *graph.outputs))
 
 
-def _many(given: Any, value: Value) -> bool:
+def many(given: Any, value: Value) -> bool:
     """Has an argument of a batch the points as its first axis?"""
     rank = getattr(given, "ndim", None)
     if not isinstance(rank, int):
@@ -377,12 +416,3 @@ def _many(given: Any, value: Value) -> bool:
 
         rank = numpy.ndim(given) if isinstance(given, list | tuple) else 0
     return rank > len(value.shape)
-
-
-def _filled(default: Any, value: Value) -> Any:
-    """A numeric default as the argument that it stands for."""
-    if not value.shape:
-        return default
-    import numpy
-
-    return numpy.full(value.shape, default, value.dtype.numpy)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import api, units
-from .function import backend_named
+from .function import target_of
 from .ir.diagnostics import Diagnostic, Fault, SlpError, near
 from .passes import checkpoint
 from .passes.checkpoint import Plan
@@ -18,7 +18,7 @@ from .passes.tasks import tasks
 
 def plan(program: api.Source, /, *, recompute_budget: float | str | None = None, memory: int | str | None = None,
          keep: str | None = None, policy: str | None = None, effort: str = "default",
-         backend: str = "numpy") -> Plan:
+         backend: str = "numpy", device: str = "cpu") -> Plan:
     """The plan of least peak memory for a program, as it stands: give it `slpc.adjoint(...)` to plan a gradient.
 
     At most one of: `recompute_budget`, flops that may be spent again as a fraction of the forward program's (0 unless
@@ -36,26 +36,26 @@ def plan(program: api.Source, /, *, recompute_budget: float | str | None = None,
         raise SlpError(Diagnostic("E0602", f"{' and '.join(given)} are given; a plan has one aim", "give one of them"))
     with api.placed(graph.file):
         limit = units.size(memory) if isinstance(memory, str) else memory
-        return checkpoint.plan(graph, backend_named(backend).TARGET, recompute_budget=number(recompute_budget),
+        return checkpoint.plan(graph, target_of(backend, device), recompute_budget=number(recompute_budget),
                                memory_limit=limit, keep=keep, policy=policy, effort=effort)
 
 
 def curve(program: api.Source, /, budgets: Sequence[float] = (0, 0.05, 0.1, 0.25, 0.5, 1), *, effort: str = "default",
-          backend: str = "numpy") -> list[Plan]:
+          backend: str = "numpy", device: str = "cpu") -> list[Plan]:
     """A plan for each budget, from the least to the largest. More budget never has more memory."""
     graph = api.graph_of(program)
     with api.placed(graph.file):
-        return checkpoint.curve(graph, backend_named(backend).TARGET, [float(b) for b in budgets], effort=effort)
+        return checkpoint.curve(graph, target_of(backend, device), [float(b) for b in budgets], effort=effort)
 
 
-def schedule(program: api.Source, order: Sequence[str], /, *, backend: str = "numpy") -> Plan:
+def schedule(program: api.Source, order: Sequence[str], /, *, backend: str = "numpy", device: str = "cpu") -> Plan:
     """The plan that runs the operations in this order: names of values, each as often as it is to be computed.
 
     Views need not be named. The names are those of `to_networkx(program)`. SlpError E0601 where an operation reads what
     is not there or an output is missing, E0608 for a name that is none.
     """
     graph = api.graph_of(program)
-    target = backend_named(backend).TARGET
+    target = target_of(backend, device)
     with api.placed(graph.file):
         seen = tasks(legalize(graph, target), target)
         numbers = {v.name: seen.writer[b] for b, v in enumerate(seen.values)}
@@ -77,14 +77,14 @@ def schedule(program: api.Source, order: Sequence[str], /, *, backend: str = "nu
     return Plan(seen, tuple(chosen), None, None, "given", "default", "given", 0.0)
 
 
-def to_networkx(program: api.Source, /, *, backend: str = "numpy") -> Any:
+def to_networkx(program: api.Source, /, *, backend: str = "numpy", device: str = "cpu") -> Any:
     """The program as a `networkx.DiGraph` for other planners: `Graph.to_networkx` of what the backend runs, with bytes
     as padded in its arena and the attributes `workspace`, `in_place` and `forward` (`Tasks.to_networkx`).
 
     An order of its names is run and counted by `schedule`.
     """
     graph = api.graph_of(program)
-    target = backend_named(backend).TARGET
+    target = target_of(backend, device)
     with api.placed(graph.file):
         return tasks(legalize(graph, target), target).to_networkx()
 

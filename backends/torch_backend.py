@@ -1,0 +1,393 @@
+"""torch: a graph as straight Python over torch, one line an operation, for the CPU or for CUDA.
+
+The module that is emitted needs torch and nothing of ours. It has one function of the program's name, inputs by
+position, outputs as a tuple. In an arena, every tensor is a view of one block of memory, and every operation writes
+into its view; the line that computes a value says where it lies.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..ir.graph import Constant, Graph, Node, Value, buffer
+from ..ir.layout import rowwise
+from ..ir.show import dying, show_index
+from ..ir.target import Target
+from ..ir.types import DTYPES, DType, Shape, TensorType, bf16, f16, f32, f64
+from ..passes.arena import Placement, within_outputs
+from . import torch_lowering
+from .python_source import BLOCK, Names, blocks, listed, load_module, title
+from .torch_lowering import HELPERS, LOWERINGS, allocated, dtype_text, number, view
+
+CUBLAS = 32 << 20
+"""Bytes that torch allocates for cuBLAS at the first product and keeps, on Hopper."""
+
+
+WIDTH = 110
+KEPT = 1 << 12
+"""Outputs of so few bytes, or of less than 1% of the arena's, are copied rather than keep the arena alive."""
+
+
+def _outside(graph: Graph) -> int:
+    """The most that one operation allocates beside the arena."""
+    return max(map(allocated, graph.nodes), default=0)
+
+
+def _outside_on_cuda(graph: Graph) -> int:
+    return _outside(graph) + (CUBLAS if any(n.op.family == "product" for n in graph.nodes) else 0)
+
+
+_WIDE = ({(name, dtype): f32 for name in ("cumsum", "scatter_add", "place") for dtype in (f16, bf16)}
+         | {("polygamma", dtype): f64 for dtype in (f16, bf16, f32)})
+_ROWS = {"gather": (0,), "scatter_add": (0,)}
+
+TARGETS = {
+    "cpu": Target("torch", arena=True, computed_in=_WIDE, products_as_blas=True, joined_batches=True, row_by_row=_ROWS,
+                  steps_forward=True, in_place=torch_lowering.IN_PLACE, workspace=torch_lowering.node_workspace,
+                  outside=_outside),
+    "cuda": Target("torch", arena=True, computed_in=_WIDE, products_as_blas=True, joined_batches=True,
+                   row_by_row=_ROWS, steps_forward=True, in_place=torch_lowering.IN_PLACE,
+                   workspace=torch_lowering.node_workspace, outside=_outside_on_cuda),
+}
+"""The facts, by the kind of device."""
+TARGET = TARGETS["cpu"]
+
+_TAKEN = {"torch", "threading", "SIZE", "DEVICE", "block", "run", "kept", "out", "outputs", "checks", "values", "tuple",
+          "zip", "map", "hasattr", "ENTRY", "inputs", "noted", "precision", "contextlib", "bool_", *HELPERS}
+
+
+def lowered() -> set[str]:
+    """The operations that have a lowering."""
+    return set(LOWERINGS)
+
+
+def emit(graph: Graph, placement: Placement | None = None, *, source: str = "", device: str = "cpu",
+         tf32: bool = False, deterministic: bool = False) -> str:
+    """The module's source for a graph that is legal for the device's target.
+
+    With a placement, tensors lie in one arena, and the function takes `out=`, a sequence of tensors for the outputs;
+    without one, torch allocates each value, and it is deleted after its last use. `device` is torch's name of one.
+    `tf32` lets products of f32 round their operands to TF32; `deterministic` takes the way of equal bits where torch
+    has two. Linear in the number of operations; the same text every time.
+    """
+    names = Names({v.name for v in graph.values()}, _TAKEN | set(DTYPES))
+    module = _Module(graph, placement, names, device, deterministic)
+    body = module.arena() if placement is not None else module.plain()
+    return "\n".join([*_head(module, source or graph.file, tf32), *module.constants(), *body]) + "\n"
+
+
+def load(text: str, name: str = "", *, batch: bool = False) -> Callable[..., tuple[Any, ...]]:
+    """The emitted module's function: inputs by position, a tuple of outputs back. Without an arena it takes tensors of
+    points for scalars. Where the program reads by indices from data, `function(..., checks=[])` leaves it to the caller
+    to call `function.verify(checks)`. Tracebacks into it show its lines."""
+    module = load_module(text, name)
+    entry: Callable[..., tuple[Any, ...]] = module["ENTRY"]
+    if "verify" in module:
+        entry.verify = module["verify"]  # type: ignore[attr-defined]
+    return entry
+
+
+def _head(module: _Module, source: str, tf32: bool) -> list[str]:
+    graph, entry = module.graph, module.entry
+
+    def types(values: Sequence[Value]) -> list[str]:
+        return [f"    {v.name}: {torch_lowering.DTYPES[v.dtype.name]} {v.shape}" for v in values]
+
+    lines = [f'"""{title(graph, source)}', "", f"{entry}(inputs by position) returns a tuple of the outputs.",
+             "Inputs (dtype, shape), row by row:", *types(graph.inputs), "Outputs:", *types(graph.outputs)]
+    if module.placement is not None:
+        lines += ["All tensors lie in one block of memory: f32.as_strided((2, 3), (3, 1), 16) is the 2 x 3 matrix that",
+                  "begins 16 elements into it. Outputs keep the block; with out=, a sequence of tensors for the",
+                  "outputs, these are written instead."]
+    lines += ['"""', ""]
+    products = any(n.op.name == "matmul" for n in graph.nodes)
+    if products:
+        lines += ["import contextlib"]
+    if module.keeps:
+        lines += ["import threading"]
+    lines += [*([""] if products or module.keeps else []), "import torch"]
+    if products:
+        lines += ["", "", *_PRECISION.format(
+            backend="cuda" if module.device != "cpu" else "mkldnn", f32="tf32" if tf32 else "ieee").split("\n"), ""]
+    return [*lines, "", f'DEVICE = "{module.device}"']
+
+
+_PRECISION = '''\
+@contextlib.contextmanager
+def precision():
+    """Products of f32 in {f32}, sums of 16-bit products in f32, whatever the session has chosen; no autograd."""
+    of, cuda = torch.backends.{backend}.matmul, torch.backends.cuda.matmul
+    kept = of.fp32_precision, cuda.allow_bf16_reduced_precision_reduction, cuda.allow_fp16_reduced_precision_reduction
+    of.fp32_precision = "{f32}"
+    cuda.allow_bf16_reduced_precision_reduction = cuda.allow_fp16_reduced_precision_reduction = False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        of.fp32_precision = kept[0]
+        cuda.allow_bf16_reduced_precision_reduction, cuda.allow_fp16_reduced_precision_reduction = kept[1:]'''
+
+
+class _Module:
+    """What the functions of a module share."""
+
+    def __init__(self, graph: Graph, placement: Placement | None, names: Names, device: str,
+                 deterministic: bool) -> None:
+        self.graph, self.placement, self.name, self.device = graph, placement, names, device
+        self.deterministic = deterministic
+        self.entry = names.text(graph.name)
+        self.numbers: dict[tuple[Any, DType], tuple[str, str]] = {}
+        self.helpers: dict[str, None] = {}
+        self.given = within_outputs(graph, placement, scalars=True) if placement is not None else {}
+        self.keeps = placement is not None and device == "cpu"
+        products = any(n.op.name == "matmul" for n in graph.nodes)
+        self.decorator = "@precision()" if products else "@torch.no_grad()"
+
+    def constant(self, value: Constant) -> str:
+        """The name of a tensor of the module that holds the constant."""
+        key = (value.bits, value.dtype)
+        if key not in self.numbers:
+            name = f"constant_{len(self.numbers) + 1}"
+            while name in self.name.used:
+                name += "_"
+            made = f"torch.tensor({number(value)}, dtype={dtype_text(value.dtype)}, device=DEVICE)"
+            self.numbers[key] = name, made
+        return self.numbers[key][0]
+
+    def constants(self) -> list[str]:
+        """The lines of the constants and helpers that the functions have asked for."""
+        lines = [f"{name} = {made}" for name, made in self.numbers.values()]
+        for helper in self.helpers:
+            lines += ["", "", *HELPERS[helper].rstrip().split("\n")]
+        return lines
+
+    def plain(self) -> list[str]:
+        """The function without an arena."""
+        graph, names = self.graph, self.name
+        scope = _Plain(self)
+        if len(graph.nodes) <= 2 * BLOCK:
+            dead = dying(graph)
+            body, parts = [], []
+            for at, node in enumerate(graph.nodes):
+                body += LOWERINGS[node.op.name](node, scope)
+                if at in dead:
+                    body.append("del " + ", ".join(map(names, dead[at])))
+            body = self._checked(body)
+        else:
+            parts, body = blocks(graph, names, lambda node: self._checked(LOWERINGS[node.op.name](node, scope)),
+                                 f"_block_{self.entry}")
+            body[-1] = f"{listed(names, graph.outputs)} = values[-{len(graph.outputs)}:]"
+        body.append(f"return ({listed(names, graph.outputs)})")
+        return ["", "", *parts, self.decorator, f"def {self.entry}({', '.join(map(names, graph.inputs))}):",
+                *(f"    {line}" for line in body), "", "", f"ENTRY = {self.entry}"]
+
+    def _checked(self, lines: list[str]) -> list[str]:
+        """The lines, and what says that an index of theirs was out of range."""
+        noted = any(line.startswith("checks.append(") for line in lines)
+        return ["checks = []", *lines, "verify(checks)"] if noted else lines
+
+    def arena(self) -> list[str]:
+        """The functions that run in an arena."""
+        graph, names = self.graph, self.name
+        assert self.placement is not None
+        length = len(graph.nodes) if len(graph.nodes) <= 2 * BLOCK else BLOCK
+        outputs = [f"{names(v)}" for v in graph.outputs]
+        arguments = ", ".join(["block", *map(names, graph.inputs), *outputs])
+        parts = [_Part(self, range(start, min(start + length, len(graph.nodes))))
+                 for start in range(0, max(len(graph.nodes), 1), max(length, 1))]
+        checked = "verify" in self.helpers
+        passed = f"{arguments}, checks" if checked else arguments
+        text: list[str] = []
+        calls = []
+        for at, part in enumerate(parts):
+            name = "run" if len(parts) == 1 else f"_block_{self.entry}_{at}"
+            text += ["", "", *_call(f"def {name}", passed, ":"), *(f"    {line}" for line in part.lines)]
+            calls += _call(name, passed.replace(", checks", ", noted") if checked else passed)
+        if checked:
+            calls = ["noted = [] if checks is None else checks", *calls, "if checks is None:", "    verify(noted)"]
+        size = -(-self.placement.size // 64) * 64
+        return [*(["", ""] if self.helpers else []), f"SIZE = {size}  # bytes of the arena", *text, *self._outputs(),
+                *self._entry(calls)]
+
+    def _outputs(self) -> list[str]:
+        made = [f"{self.name(v)} = {self.lies(buffer(v), v)}" for v in self.graph.outputs]
+        return ["", "", "def outputs(block):", *(f"    {line}" for line in [*self.bases(self.graph.outputs), *made]),
+                f"    return {listed(self.name, self.graph.outputs)}"]
+
+    def _entry(self, calls: list[str]) -> list[str]:
+        graph, names = self.graph, self.name
+        found = listed(names, graph.outputs)
+        lines = ["", ""]
+        made = "torch.empty(SIZE, dtype=torch.uint8, device=DEVICE)"
+        if self.keeps:
+            lines += ["kept = threading.local()", "", ""]
+            reused = ["if not hasattr(kept, \"block\"):", f"    kept.block = {made}", "block = kept.block"]
+        else:
+            reused = [f"block = {made}"]
+        body = ["if out is None:", f"    block = {made}", f"    {found} = outputs(block)", "else:",
+                *(f"    {line}" for line in reused), f"    {found} = out", *calls, *self._returned()]
+        arguments = [*map(names, graph.inputs), "out=None", *(["checks=None"] if "verify" in self.helpers else [])]
+        return [*lines, self.decorator, *_call(f"def {self.entry}", ", ".join(arguments), ":"),
+                *(f"    {line}" for line in body), "", "", f"ENTRY = {self.entry}"]
+
+    def _returned(self) -> list[str]:
+        """Few bytes are copied, so that they do not keep the block."""
+        assert self.placement is not None
+        found = listed(self.name, self.graph.outputs)
+        if sum(v.type.bytes for v in self.graph.outputs) > max(KEPT, self.placement.size // 128):
+            return [f"return ({found})"]
+        return [f"return ({found}) if out is not None else tuple(map(torch.clone, ({found})))"]
+
+    def bases(self, values: Sequence[Value]) -> list[str]:
+        """Lines that give the block's elements a dtype."""
+        dtypes = {v.dtype.name: v.dtype for v in values}
+        return [f"{_base(dtype)} = block.view({dtype_text(dtype)})" for name, dtype in sorted(dtypes.items())]
+
+    def lies(self, root: Value, value: Value) -> str:
+        """The value, which has all elements of the root's memory, as a view of the block."""
+        assert self.placement is not None
+        offset = self.placement.offsets.get(root, 0) // value.dtype.bytes
+        return f"{_base(value.dtype)}.as_strided({value.shape}, {rowwise(value.shape).strides}, {offset})"
+
+
+def _call(name: str, arguments: str, end: str = "") -> list[str]:
+    """`name(arguments)`, in several lines where it is long."""
+    return textwrap.wrap(f"{name}({arguments}){end}", WIDTH, subsequent_indent="        ", break_long_words=False,
+                         break_on_hyphens=False)
+
+
+def _base(dtype: DType) -> str:
+    return "bool_" if dtype.kind == "bool" else dtype.name
+
+
+class _Plain:
+    """Lines of a program without an arena."""
+
+    def __init__(self, module: _Module) -> None:
+        self.module, self.name = module, module.name
+        self.device, self.deterministic = module.device, module.deterministic
+        self.constant = module.constant
+
+    def array(self, value: Value) -> str:
+        return self.constant(value) if isinstance(value, Constant) else self.name(value)
+
+    def new(self, value: Value) -> str:
+        return f"torch.empty({value.shape}, dtype={dtype_text(value.dtype)}, device=DEVICE)"
+
+    def out(self, value: Value) -> str:
+        return ""
+
+    def workspace(self, node: Node, dtype: DType, shape: Shape) -> str:
+        return f"torch.empty({shape}, dtype={dtype_text(dtype)}, device=DEVICE)"
+
+    def inherited(self, node: Node, position: int) -> bool:
+        return False
+
+    def helper(self, name: str) -> str:
+        self.module.helpers[name] = None
+        return name
+
+
+class _Part:
+    """The lines of some operations in a row that run in an arena. Views are made where they are first read."""
+
+    def __init__(self, module: _Module, steps: range) -> None:
+        self.module, self.name = module, module.name
+        self.device, self.deterministic = module.device, module.deterministic
+        self.constant = module.constant
+        graph = module.graph
+        self.known = {*graph.inputs}
+        self.dtypes: dict[str, Value] = {}
+        self.lines: list[str] = []
+        for at in steps:
+            node = graph.nodes[at]
+            if not node.op.view:
+                found = LOWERINGS[node.op.name](node, self)
+                self.lines += found
+                self.known.update(node.results)
+        self.lines = [*module.bases(list(self.dtypes.values())), *self.lines] or ["pass"]
+
+    # What a lowering asks for -----------------------------------------------------------------------------------
+
+    def array(self, value: Value) -> str:
+        """The value in its own shape."""
+        chain: list[Node] = []
+        base = value
+        while base not in self.known and base.node is not None and base.node.op.view:
+            chain.append(base.node)
+            base = base.node.operands[0]
+        if isinstance(base, Constant):
+            text = self.constant(base)
+        else:
+            text = self.name(base)
+            if base not in self.known:
+                self.known.add(base)
+                self.lines.append(f"{text} = {self._memory(base)}")
+        for node in reversed(chain):
+            made = view(text, node)
+            if made != text:
+                text = self.name(node.result)
+                self.lines.append(f"{text} = {made}")
+                self.known.add(node.result)
+        return text
+
+    def new(self, value: Value) -> str:
+        """Where the result lies."""
+        return self._memory(value)
+
+    def out(self, value: Value) -> str:
+        """The operand that it is written over, or where it lies."""
+        node = value.node
+        assert node is not None and self.module.placement is not None
+        for v in node.operands:
+            if self.module.placement.heirs.get(buffer(v)) is value and v.type is value.type:
+                return f", out={self.array(v)}"
+        return f", out={self._memory(value)}"
+
+    def workspace(self, node: Node, dtype: DType, shape: Shape) -> str:
+        """A part of the block."""
+        assert self.module.placement is not None
+        self.dtypes[dtype.name] = Value("", TensorType(dtype))
+        offset = self.module.placement.workspace[node] // dtype.bytes
+        return f"{_base(dtype)}.as_strided({shape}, {rowwise(shape).strides}, {offset})"
+
+    def inherited(self, node: Node, position: int) -> bool:
+        """Does the operand's memory lie where it belongs in the result's?"""
+        assert self.module.placement is not None
+        return self.module.placement.heirs.get(buffer(node.operands[position])) is node.result
+
+    def helper(self, name: str) -> str:
+        """The name of a helper function, which the module will have."""
+        self.module.helpers[name] = None
+        return name
+
+    # Memory -----------------------------------------------------------------------------------------------------
+
+    def _memory(self, root: Value) -> str:
+        """An expression for the memory of a value that owns it: in an output, or in the block."""
+        given = self.module.given
+        if root not in given:
+            self.dtypes[root.dtype.name] = root
+            return self.module.lies(root, root)
+        chain = [root]
+        while buffer(whole := given[chain[-1]]) is not chain[-1]:
+            chain.append(whole)
+        text = self.name(whole)
+        for v in reversed(chain):
+            text = _part(text, v, whole)
+            whole = v
+        return text
+
+
+def _part(text: str, value: Value, whole: Value) -> str:
+    """Where a value lies in an output, or in the value that takes over its memory."""
+    shape = whole.shape
+    if whole.node is not None and whole.node.op.name == "place":
+        node = whole.node
+        at = next((i for i, v in enumerate(node.operands) if buffer(v) is value), None)
+        if at is not None:
+            text = f"{text}[{show_index(node.attributes['at'][at], shape)}]"
+            shape = node.operands[at].shape
+    return text if shape == value.shape else f"{text}.view({', '.join(map(str, value.shape)) or '()'})"
