@@ -169,7 +169,8 @@ class _Module:
         scope = _Plain(self)
         if len(graph.nodes) <= 2 * BLOCK:
             dead = dying(graph)
-            body, parts = [], []
+            body: list[str] = []
+            parts: list[str] = []
             for at, node in enumerate(graph.nodes):
                 body += LOWERINGS[node.op.name](node, scope)
                 if at in dead:

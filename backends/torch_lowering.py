@@ -131,7 +131,7 @@ _FLIPPED = {"add": "add", "multiply": "multiply", "less": "greater", "less_equal
 
 def _operands(node: Node, scope: Scope, as_number: int = -1) -> list[str]:
     """Operands of an elementwise operation, as torch repeats them to the result's shape; one may be a number."""
-    bases = list(map(_unrepeated, node.operands))
+    bases = [v if scope.inherited(node, i) else _unrepeated(v) for i, v in enumerate(node.operands)]
     if broadcast_shapes([v.shape for v in bases]) != node.result.shape:
         first = next((i for i, v in enumerate(node.operands) if not isinstance(v, Constant)), 0)
         bases[first] = node.operands[first]

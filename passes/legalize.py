@@ -125,10 +125,10 @@ class _Legal:
         """A slice, what it reverses put in the other order by a copy."""
         index, flipped = forwards(node.attributes["index"])
         value = self.arrays.emit(node.op, (x,), {"index": index})
+        self.changed |= index != node.attributes["index"]
         if not flipped:
             return value
         self.builder.name_value(value, f"{node.result.name}_forwards")
-        self.changed = True
         at = tuple((n - 1, -1, -1) if axis in flipped else (0, n, 1) for axis, n in enumerate(value.shape))
         return self.arrays.emit(OPS["place"], (value,), {"at": (at,), "shape": value.shape})
 

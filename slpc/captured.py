@@ -40,7 +40,7 @@ class Captured:
 
         self.graph, self.found, self.checks = None, (), []
         self.given = [*inputs[:self.parameters], *(x.clone() for x in inputs[self.parameters:])]
-        side = torch.cuda.Stream()
+        side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             self.entry(*self.given)

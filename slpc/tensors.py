@@ -67,7 +67,7 @@ def convert(given: Any, value: Value, shape: tuple[int, ...], device: str) -> An
     if not isinstance(given, torch.Tensor):
         if not hasattr(given, "__dlpack__"):
             raise _fault("E0404", value, f"is {value.type} and was given a {type(given).__name__}, which is no tensor")
-        given = torch.from_dlpack(given)
+        given = torch.utils.dlpack.from_dlpack(given)
     _check(given, value, shape, device)
     return given.detach()
 
