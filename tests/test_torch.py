@@ -48,7 +48,8 @@ SMALLER = {
 }
 LARGER = {
     "mlp": dict(L=8, d=64, m=500), "attention": dict(T=512), "softmax_attention": dict(T=512),
-    "transformer": dict(L=1, d=64, T=128, V=512), "lstm": dict(T=3, B=64, n=64), "gmm": dict(n=4, K=2), "kalman": dict(N=4),
+    "transformer": dict(L=1, d=64, T=128, V=512), "lstm": dict(T=3, B=64, n=64), "gmm": dict(n=4, K=2),
+    "kalman": dict(N=4),
 }
 """Sizes at which a plan's bytes are many, or its operations few."""
 ALLOWED = {"cpu": 64 << 10, "cuda": 1 << 20}
