@@ -249,6 +249,9 @@ _code("E0413", "an array for an output does not fit",
 _code("E0414", "a tensor that the program cannot take as it lies",
       """Tensors are neither moved to the program's device nor copied unseen: they lie on it, row by row.""",
       "f(x.T)", "f(x.T.contiguous())")
+_code("E0415", "a second derivative through a module",
+      """`slpc.module` gives torch first derivatives. The program of second ones is made by slpc.hvp, and is called like
+      any other.""", "torch.autograd.grad(grad.sum(), x)    # grad made with create_graph=True", "slpc.hvp(program)")
 
 # E05xx: what is not installed ----------------------------------------------------------------------------------
 _code("E0501", "a backend is not installed",

@@ -19,7 +19,7 @@ if (Path(__file__).parent.parent / "ir" / "ops.py").is_file():
     __path__.append(str(Path(__file__).parent.parent))
 
 if TYPE_CHECKING:
-    from .api import adjoint, compile, hvp, load, parse, tangent
+    from .api import adjoint, compile, hvp, load, module, parse, tangent
     from .checking import gradcheck
     from .decorator import Program, program
     from .function import Function
@@ -46,6 +46,7 @@ __all__ = [
     "hvp",
     "jacobian",
     "load",
+    "module",
     "parse",
     "plan",
     "program",
@@ -60,7 +61,7 @@ _HOMES = {
     "adjoint": "api", "compile": "api", "gradcheck": "checking", "hessian": "matrices", "hvp": "api",
     "jacobian": "matrices", "load": "api", "parse": "api", "program": "decorator", "tangent": "api",
     "curve": "planning", "plan": "planning", "schedule": "planning",
-    "to_networkx": "planning",
+    "to_networkx": "planning", "module": "api",
 }
 
 

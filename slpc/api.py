@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import files
 from .decorator import Program
-from .function import Function, build, target_of
+from .function import Function, build, no_torch, target_of
 from .ir.diagnostics import Diagnostic, Fault, SlpError
 from .ir.graph import Graph
 from .ir.parse import parse as _parse
+
+if TYPE_CHECKING:
+    from .torch_module import ProgramModule
 
 Source: TypeAlias = str | os.PathLike[str] | Graph | Program
 """What the functions here take: a path, a Graph, or what `@slpc.program` made."""
@@ -152,6 +155,24 @@ def compile(program: Source, /, *, grad: bool = False, wrt: Sequence[str] | None
                      backend=backend, contract=contract, running=running)
     made.plan = plan
     return made
+
+
+def module(program: Source, /, *, seed: int = 0, recompute_budget: float | str | None = None,
+           memory: int | str | None = None, fuse: bool = True, **constants: Any) -> ProgramModule:
+    """A `torch.nn.Module` that runs a program.
+
+    Its parameters are those of the program that are of floating point, drawn as their defaults say (`seed`), under
+    their own names; `forward` takes the data, by position or by name, and returns the outputs. Gradients flow into
+    parameters and data alike. `recompute_budget`, `memory` and `fuse` are those of `slpc.compile`, for the gradient.
+    SlpError E0501 without torch.
+    """
+    try:
+        from .torch_module import ProgramModule
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise no_torch() from None
+    return ProgramModule(graph_of(program, **constants), seed, recompute_budget, memory, fuse)
 
 
 def fuses(backend: str, device: str = "cpu") -> bool:

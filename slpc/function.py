@@ -53,6 +53,12 @@ def target_of(name: str, device: str = "cpu") -> Target:
     return targets[kind]
 
 
+def no_torch() -> SlpError:
+    """What is said where torch is not installed."""
+    return SlpError(Diagnostic("E0501", "the backend torch needs torch, which is not installed",
+                               "pip install 'slpc[torch]'"))
+
+
 class Function:
     """A compiled program.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import memory, tensors
 from .backends import torch_backend
-from .function import Function, many
+from .function import Function, many, no_torch
 from .ir.diagnostics import Diagnostic, SlpError
 from .ir.graph import Graph, Value
 from .ir.target import Target
@@ -159,8 +159,7 @@ def build(graph: Graph, placement: Placement | None, target: Target, running: Ru
     try:
         import torch
     except ModuleNotFoundError:
-        raise SlpError(Diagnostic("E0501", "the backend torch needs torch, which is not installed",
-                                  "pip install 'slpc[torch]'")) from None
+        raise no_torch() from None
     if running.device.startswith("cuda") and not torch.cuda.is_available():
         raise SlpError(Diagnostic("E0504", f"torch {torch.__version__} has no CUDA device here",
                                   "device=\"cpu\" (--device cpu), or a build of torch for CUDA and a driver"))
