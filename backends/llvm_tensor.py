@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy
 
+from ..ir.donation import donations
 from ..ir.graph import Graph, Node, Value, buffer
 from ..passes.arena import Placement
 from . import llvm_engine, llvm_products, llvm_runtime
@@ -50,11 +51,12 @@ def functions(graph: Graph, placement: Placement, *, lanes: int = 0,
     """The functions, `slpc.tensor` last, and the layout with its arena; vectors hold that many doubles (those of this
     machine, if 0)."""
     program = _Program(graph, placement, lanes or llvm_engine.lanes(), contract)
-    nodes = [n for n in graph.nodes if not n.op.view and n.result in placement.offsets]
+    nodes = [n for n in graph.nodes if not n.op.view and program.in_memory(n.result)]
     parts = [nodes[i:i + NESTS] for i in range(0, len(nodes), NESTS)]
     writers = [w for number, part in enumerate(parts) for w in program.part(number, part)]
-    offsets = [placement.offsets[buffer(v)] for v in graph.outputs]
-    ends = [at + v.type.bytes for at, v in zip(offsets, graph.outputs, strict=True)]
+    over = {y: x for y, x in donations(graph).items() if buffer(y) in placement.lodged}
+    offsets = [-1 - graph.inputs.index(over[v]) if v in over else placement.offsets[buffer(v)] for v in graph.outputs]
+    ends = [at + v.type.bytes for at, v in zip(offsets, graph.outputs, strict=True) if at >= 0]
     arena = Arena(placement.size, max(ends, default=0), tuple(offsets), tuple(program.indexed))
     return [*writers, _main(len(parts))], replace(layout_of(graph), arena=arena)
 
@@ -137,6 +139,9 @@ class _Program:
     def pointer(self, w: Loops, root: Value, offset: int = 0) -> str:
         """The address of an element of a value that owns memory, or of an input."""
         offset *= root.dtype.bytes
+        lodging = self.placement.lodged.get(root)
+        if lodging is not None:
+            root, offset = lodging.input, offset + lodging.offset
         if root in self.inputs:
             return self._entry(w, "%in", self.inputs[root], offset)
         if root in self.outputs:
@@ -152,11 +157,11 @@ class _Program:
 
     def in_memory(self, value: Value) -> bool:
         """Has the value, which is no view, memory?"""
-        return value in self.placement.offsets
+        return value in self.placement.offsets or value in self.placement.lodged
 
     def inherited(self, node: Node, position: int) -> bool:
         """Does the operand's memory lie already where it belongs in the result's?"""
-        return self.placement.heirs.get(buffer(node.operands[position])) is node.result
+        return self.placement.inherited(node, position)
 
     def fault(self, w: Loops, node: Node, index: Lane, length: int) -> None:
         """Return 1 where the index is not from -length to length - 1."""
@@ -191,19 +196,22 @@ class Tensors:
         """Arrays (or numbers) of the inputs' dtypes and shapes; outputs are arrays of the caller's own."""
         given = [numpy.asarray(a, f.type.dtype.numpy, order="C") for a, f in
                  zip(args, self.layout.inputs.fields, strict=True)]
+        over = [given[-1 - at] if at < 0 else None for at in self.arena.offsets]
         if out is not None:
             block = getattr(self._kept, "block", None)
             if block is None:
                 block = self._kept.block = self._block()
-            self._at(given, [a.ctypes.data for a in out], block.ctypes.data + _start(block))
-            return tuple(out)
+            own = iter(out)
+            found = [next(own) if array is None else array for array in over]
+            self._at(given, [a.ctypes.data for a in found], block.ctypes.data + _start(block))
+            return tuple(found)
         block = self._block()
         start = _start(block)
         base = block.ctypes.data + start
         self._at(given, [base + offset for offset in self.arena.offsets], base)
         block.resize(start + self.arena.outputs, refcheck=False)
-        views = [numpy.ndarray(f.type.shape, f.type.dtype.numpy, block, start + offset)
-                 for f, offset in zip(self.layout.outputs.fields, self.arena.offsets, strict=True)]
+        views = [numpy.ndarray(f.type.shape, f.type.dtype.numpy, block, start + offset) if array is None else array
+                 for f, offset, array in zip(self.layout.outputs.fields, self.arena.offsets, over, strict=True)]
         return tuple(v if v.shape else v[()] for v in views)
 
     def _block(self) -> Any:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Sequence
 
+from ..ir.donation import donations
 from ..ir.graph import Constant, Graph, Node, Value, buffer
 from ..ir.layout import layout
 from ..ir.show import show_index
 from ..passes.arena import Placement, within_outputs
 from .numpy_into import HELPERS, lower_into
 from .numpy_lowering import dtype_text, lower, python_literal
-from .python_source import last_reads, listed
+from .python_source import last_reads, listed, lodged
 
 TAKEN = {"SIZE", "OUTPUTS", "PARTS", "arena", "block", "views", "run", "first", "kept", "out", "outputs", "part", "_",
          "threading", "getattr", "hasattr", "tuple", "zip", *HELPERS}
@@ -42,7 +43,8 @@ class _Module:
 
     def __init__(self, graph: Graph, placement: Placement, name: Name, poison: bool) -> None:
         self.graph, self.placement, self.name, self.poison = graph, placement, name, poison
-        self.arrays = [v for v in graph.outputs if v.shape]
+        self.over = {y: x for y, x in donations(graph).items() if buffer(y) in placement.lodged}
+        self.arrays = [v for v in graph.outputs if v.shape and v not in self.over]
         self.scalars = [v for v in graph.outputs if not v.shape]
         self.arguments = [*graph.inputs, *self.arrays]
         self.given = within_outputs(graph, placement)
@@ -96,7 +98,8 @@ class _Module:
         thread while it is in use, so that what interrupts a call, and calls as well, has one of its own."""
         inputs, arrays = listed(self.name, self.graph.inputs), listed(self.name, self.arrays)
         found = f"{listed(self.name, self.scalars)} = " if self.scalars else ""
-        answer = f"return {listed(self.name, self.graph.outputs)}"
+        own = [v for v in self.graph.outputs if v not in self.over]
+        answer = f"return {listed(self.name, [self.over.get(v, v) for v in self.graph.outputs])}"
 
         def ran(arena: str) -> str:
             return f"{found}run({', '.join([arena, *map(self.name, self.arguments)])})"
@@ -107,11 +110,12 @@ class _Module:
                    f"    return {arrays}"]
         inside = [f"    {arrays} = outputs(block)"]
         shrunk = ["    block.resize(OUTPUTS, refcheck=False)", *inside]
-        given = ", ".join(self.name(v) if v.shape else "_" for v in self.graph.outputs)
+        given = ", ".join(self.name(v) if v.shape else "_" for v in own)
         fresh = [f"{self.name(v)} = np.empty({v.shape}, {dtype_text(v.dtype)})" for v in self.arrays]
         places = ["    if out is None:", *(f"        {line}" for line in fresh), "    else:",
-                  f"        {given}{',' if len(self.graph.outputs) == 1 else ''} = out"]
-        written = [f"    out[{i}][()] = {self.name(v)}" for i, v in enumerate(self.graph.outputs) if not v.shape]
+                  f"        {given}{',' if len(own) == 1 else ''} = out"]
+        written = [f"    out[{i}][()] = {self.name(v)}" for i, v in enumerate(own) if not v.shape]
+        written += self._returned(own)
         return [*(outputs if self.arrays else []), "", "", "kept = threading.local()",
                 "", "", f"def first({', '.join(map(self.name, self.graph.inputs))}):", f"    block = {self.block}",
                 *(inside if self.arrays else []), f"    {ran('views(block)')}",
@@ -123,8 +127,15 @@ class _Module:
                 *(places if self.arrays else []),
                 f'    arena = getattr(kept, "arena", None) or tuple(views({self.block}))',
                 "    kept.arena = None", f"    {ran('arena')}", "    kept.arena = arena",
-                "    if out is None:", f"        {answer}", *written, "    return tuple(out)",
+                "    if out is None:", f"        {answer}", *written,
                 "", "", f"ENTRY = {entry}"]
+
+    def _returned(self, own: Sequence[Value]) -> list[str]:
+        """The outputs, of which `out` has those that lie in no input."""
+        if not self.over:
+            return ["    return tuple(out)"]
+        told = (self.name(self.over[v]) if v in self.over else f"out[{own.index(v)}]" for v in self.graph.outputs)
+        return ["    return (", *_filled(", ".join(told) + ",", "        "), "    )"]
 
 
 def _assignment(names: Sequence[str], expression: str) -> list[str]:
@@ -194,7 +205,8 @@ class _Function:
             self.lines.append(f"del {', '.join(map(self.name, scalars))}")
         self.lines += [f"values[{module.slots[v]}] = None" for v in scalars if v in module.slots]
         for v in dead:
-            if module.poison and v.shape and v not in module.given and v not in module.placement.heirs:
+            known = module.placement
+            if module.poison and v in known.offsets and v.shape and v not in module.given and v not in known.heirs:
                 start = module.placement.offsets[v]
                 self.read["block"] = None
                 self.lines.append(f"block[{start}:{start + v.type.bytes}] = 255  # {self.name(v)}")
@@ -249,8 +261,7 @@ class _Function:
 
     def inherited(self, node: Node, position: int) -> bool:
         """Does the operand's memory lie where it belongs in the result's?"""
-        root = buffer(node.operands[position])
-        return bool(root.shape) and self.module.placement.heirs.get(root) is node.result
+        return bool(buffer(node.operands[position]).shape) and self.module.placement.inherited(node, position)
 
     def helper(self, name: str) -> str:
         """The name of a helper function, which the module will have."""
@@ -275,7 +286,7 @@ class _Function:
             expression = _VIEWS[node.op.name](expression, node)
         root = buffer(value)
         self.known.add(value)
-        if value.shape and root.shape and root.node is not None and root not in self.module.given:
+        if value.shape and root.shape and root in self.module.placement.offsets and root not in self.module.given:
             lies = layout(value)
             assert lies is not None
             offset = self.module.placement.offsets[root] + lies.offset * value.dtype.bytes
@@ -291,8 +302,11 @@ class _Function:
         self.views.setdefault(key, ([], expression))[0].append(self.name(value))
 
     def _define_root(self, root: Value) -> None:
-        given = self.module.given
-        if root in self.module.slots:
+        given, lodging = self.module.given, self.module.placement.lodged.get(root)
+        if lodging is not None:
+            self.known.add(root)
+            self.lines.append(f"{self.name(root)} = {lodged(self._ensured(lodging.input), lodging, root)}")
+        elif root in self.module.slots:
             self.known.add(root)
             self.lines.append(f"{self.name(root)} = values[{self.module.slots[root]}]")
         elif root in given:

@@ -10,6 +10,7 @@ from types import CodeType
 from typing import Any
 
 from ..ir.graph import Constant, Graph, Node, Value, buffer
+from ..passes.donation import Lodging
 
 BLOCK = 1000
 """Operations in one emitted function: CPython's compiler takes more than linear time on a very long one."""
@@ -134,3 +135,14 @@ def blocks(graph: Graph, names: Names, lines: Callable[[Node], list[str]], stem:
     calls.append(f"values += [{', '.join(f'values[{slots[v]}]' for v in graph.outputs)}]")
     calls.append(f"return tuple(values[-{len(graph.outputs)}:])")
     return text, calls
+
+
+def lodged(text: str, lodging: Lodging, value: Value) -> str:
+    """Where a value lies in a donated input of that name, which lies row by row."""
+    shape, whole = value.shape, lodging.input.shape
+    if shape == whole:
+        return text
+    if shape == whole[1:] and value.type.bytes:
+        return f"{text}[{lodging.offset // value.type.bytes}]"
+    first = lodging.offset // value.dtype.bytes
+    return f"{text}.reshape(-1)[{first}:{first + value.type.size}].reshape({shape})"

@@ -55,7 +55,8 @@ def record(types: Iterable[tuple[str, TensorType]]) -> Record:
 @dataclass(frozen=True)
 class Arena:
     """The block of memory of a program of arrays: its bytes, how many of them the outputs reach, where each output
-    begins, and the names of the values that are made by indices from data."""
+    begins (-1 - i: it lies in the i-th input, which is donated), and the names of the values that are made by indices
+    from data."""
 
     size: int
     outputs: int

@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..ir.donation import donations
 from ..ir.graph import Constant, Graph, Node, Value, buffer
 from ..ir.layout import rowwise
 from ..ir.show import dying, show_index
@@ -18,7 +19,7 @@ from ..ir.target import Target
 from ..ir.types import DTYPES, DType, Shape, TensorType, bf16, f16, f32, f64
 from ..passes.arena import Placement, within_outputs
 from . import torch_lowering
-from .python_source import BLOCK, Names, blocks, listed, load_module, title
+from .python_source import BLOCK, Names, blocks, listed, load_module, lodged, title
 from .torch_lowering import HELPERS, LOWERINGS, allocated, dtype_text, number, view
 
 CUBLAS = 32 << 20
@@ -141,6 +142,9 @@ class _Module:
         self.numbers: dict[tuple[Any, DType], tuple[str, str]] = {}
         self.helpers: dict[str, None] = {}
         self.given = within_outputs(graph, placement, scalars=True) if placement is not None else {}
+        over = donations(graph) if placement is not None else {}
+        self.own = [v for v in graph.outputs if v not in over]
+        self.results = listed(names, [over.get(v, v) for v in graph.outputs])
         self.keeps = placement is not None and device == "cpu"
         products = any(n.op.name == "matmul" for n in graph.nodes)
         self.decorator = "@precision()" if products else "@torch.no_grad()"
@@ -194,7 +198,7 @@ class _Module:
         graph, names = self.graph, self.name
         assert self.placement is not None
         length = len(graph.nodes) if len(graph.nodes) <= 2 * BLOCK else BLOCK
-        outputs = [f"{names(v)}" for v in graph.outputs]
+        outputs = [names(v) for v in self.own]
         arguments = ", ".join(["block", *map(names, graph.inputs), *outputs])
         parts = [_Part(self, range(start, min(start + length, len(graph.nodes))))
                  for start in range(0, max(len(graph.nodes), 1), max(length, 1))]
@@ -213,13 +217,13 @@ class _Module:
                 *self._entry(calls)]
 
     def _outputs(self) -> list[str]:
-        made = [f"{self.name(v)} = {self.lies(buffer(v), v)}" for v in self.graph.outputs]
-        return ["", "", "def outputs(block):", *(f"    {line}" for line in [*self.bases(self.graph.outputs), *made]),
-                f"    return {listed(self.name, self.graph.outputs)}"]
+        made = [f"{self.name(v)} = {self.lies(buffer(v), v)}" for v in self.own]
+        return ["", "", "def outputs(block):", *(f"    {line}" for line in [*self.bases(self.own), *made]),
+                f"    return ({listed(self.name, self.own)})"]
 
     def _entry(self, calls: list[str]) -> list[str]:
         graph, names = self.graph, self.name
-        found = listed(names, graph.outputs)
+        found = listed(names, self.own)
         lines = ["", ""]
         made = "torch.empty(SIZE, dtype=torch.uint8, device=DEVICE)"
         if self.keeps:
@@ -227,8 +231,8 @@ class _Module:
             reused = ["if not hasattr(kept, \"block\"):", f"    kept.block = {made}", "block = kept.block"]
         else:
             reused = [f"block = {made}"]
-        body = ["if out is None:", f"    block = {made}", f"    {found} = outputs(block)", "else:",
-                *(f"    {line}" for line in reused), f"    {found} = out", *calls, *self._returned()]
+        body = ["if out is None:", f"    block = {made}", *([f"    {found} = outputs(block)"] if self.own else []), "else:",
+                *(f"    {line}" for line in reused), *([f"    {found} = out"] if self.own else []), *calls, *self._returned()]
         arguments = [*map(names, graph.inputs), "out=None", *(["checks=None"] if "verify" in self.helpers else [])]
         return [*lines, self.decorator, *_call(f"def {self.entry}", ", ".join(arguments), ":"),
                 *(f"    {line}" for line in body), "", "", f"ENTRY = {self.entry}"]
@@ -236,9 +240,12 @@ class _Module:
     def _returned(self) -> list[str]:
         """Few bytes are copied, so that they do not keep the block."""
         assert self.placement is not None
-        found = listed(self.name, self.graph.outputs)
-        if sum(v.type.bytes for v in self.graph.outputs) > max(KEPT, self.placement.size // 128):
-            return [f"return ({found})"]
+        found = listed(self.name, self.own)
+        if sum(v.type.bytes for v in self.own) > max(KEPT, self.placement.size // 128):
+            return [f"return ({self.results})"]
+        if len(self.own) < len(self.graph.outputs):
+            return [*(["if out is None:", f"    {found} = map(torch.clone, ({found}))"] if self.own else []),
+                    f"return ({self.results})"]
         return [f"return ({found}) if out is not None else tuple(map(torch.clone, ({found})))"]
 
     def bases(self, values: Sequence[Value]) -> list[str]:
@@ -357,7 +364,7 @@ class _Part:
     def inherited(self, node: Node, position: int) -> bool:
         """Does the operand's memory lie where it belongs in the result's?"""
         assert self.module.placement is not None
-        return self.module.placement.heirs.get(buffer(node.operands[position])) is node.result
+        return self.module.placement.inherited(node, position)
 
     def helper(self, name: str) -> str:
         """The name of a helper function, which the module will have."""
@@ -367,8 +374,12 @@ class _Part:
     # Memory -----------------------------------------------------------------------------------------------------
 
     def _memory(self, root: Value) -> str:
-        """An expression for the memory of a value that owns it: in an output, or in the block."""
+        """An expression for the memory of a value that owns it: in a donated input, in an output, or in the block."""
         given = self.module.given
+        assert self.module.placement is not None
+        lodging = self.module.placement.lodged.get(root)
+        if lodging is not None:
+            return lodged(self.name(lodging.input), lodging, root)
         if root not in given:
             self.dtypes[root.dtype.name] = root
             return self.module.lies(root, root)

@@ -72,7 +72,7 @@ def measure(name: str, constants: dict[str, int], compiled: bool, rounds: int) -
         f = slpc.compile(graph, grad=True, backend=backend)
         calls[backend] = partial(f, **inputs, out=f.buffers())
         if backend == "llvm":
-            arena = place(f.graph, TARGET, inlined(f.graph)).size
+            arena = place(f.graph, TARGET, inlined(f.graph, TARGET)).size
     calls["torch"] = by_torch(name, graph, inputs, constants, False)
     if compiled:
         calls["torch.compile"] = by_torch(name, graph, inputs, constants, True)

@@ -67,7 +67,7 @@ _code("E0104", "the file is not text in UTF-8",
 _code("E0105", "a statement outside the language",
       """A program is straight-line: assignments, `for` over constant ranges, `if` and `assert` on constants, helper
       functions, `return`. There is no class, import, lambda, try, with, global, yield, match or async, and no decorator
-      but `@scheduled` and `@tile`.""",
+      but `@scheduled`, `@donated` and `@tile`.""",
       "def f(x: f64):\n    g = lambda t: t * t\n    return g(x)",
       "def g(t):\n    return t * t\n\ndef f(x: f64):\n    return g(x)")
 _code("E0106", "the program's course depends on data",
@@ -146,6 +146,11 @@ _code("E0121", "a region whose rows are not independent",
       "def f(x: f64[8, 3]):\n    return sum(g(x))",
       "@tile(rows=2)\ndef g(x: f64[8, 3], m: f64[3]):\n    return x - m\n\n"
       "def f(x: f64[8, 3]):\n    return sum(g(x, max(x, axis=0)))")
+_code("E0122", "an input is donated to an output that cannot lie in its memory",
+      """`@donated(w="w_new")` says that the output w_new is written over the memory of the input w. It must have
+      the type of w, and no operation may read w after the one that makes w_new.""",
+      '@donated(w="w_new")\ndef f(w: f64[3], g: f64[3]):\n    w_new = w - g\n    return sum(w), w_new',
+      '@donated(w="w_new")\ndef f(w: f64[3], g: f64[3]):\n    s = sum(w)\n    w_new = w - g\n    return s, w_new')
 
 # E02xx: calls --------------------------------------------------------------------------------------------------
 _expression("E0201", "a wrong number of operands",
@@ -295,7 +300,8 @@ _code("E0607", "an unknown device",
 _code("E0608", "an unknown value",
       "The program's gradient has no value of that name; `slpc opt FILE -p adjoint,simplify` shows all.",
       "slpc why programs/lecture.slp z9", "slpc why programs/lecture.slp z4")
-_code("E0609", "an unknown optimizer", "The optimizers whose state is counted are sgd, momentum and adam.",
+_code("E0609", "an unknown optimizer",
+      "The optimizers are sgd, momentum, adam and adamw; passes/optimizers.slp has their text.",
       "slpc cost FILE --optimizer adm", "slpc cost FILE --optimizer adam")
 
 # E07xx: native code --------------------------------------------------------------------------------------------

@@ -113,13 +113,15 @@ class Graph:
     The inputs from `first_data` on are data: no gradient unless asked. `defaults` says of inputs, by name, what a
     sample is. `scheduled`: order and repeats are deliberate, so no pass reorders or merges them. `rows`: of the
     body of a region, the rows of a block (of several axes the last ones; empty: as the backend finds best); else None.
+    `donated` names for an input the output that is written over its memory (`ir.donation`).
     """
 
-    __slots__ = ("defaults", "file", "first_data", "inputs", "name", "nodes", "outputs", "rows", "scheduled")
+    __slots__ = ("defaults", "donated", "file", "first_data", "inputs", "name", "nodes", "outputs", "rows", "scheduled")
 
     def __init__(self, name: str, inputs: Sequence[Value], nodes: Sequence[Node], outputs: Sequence[Value],
                  defaults: Mapping[str, Default], first_data: int, scheduled: bool = False,
-                 file: str = "", rows: Sequence[int] | None = None) -> None:
+                 file: str = "", rows: Sequence[int] | None = None,
+                 donated: Mapping[str, str] | None = None) -> None:
         self.name = name
         self.rows = None if rows is None else tuple(rows)
         self.inputs = tuple(inputs)
@@ -129,6 +131,7 @@ class Graph:
         self.first_data = first_data
         self.scheduled = scheduled
         self.file = file
+        self.donated = dict(donated or {})
 
     @property
     def parameters(self) -> tuple[Value, ...]:
@@ -175,7 +178,7 @@ class Graph:
     def renamed(self, name: str) -> Graph:
         """The same program under another name."""
         return Graph(name, self.inputs, self.nodes, self.outputs, self.defaults, self.first_data, self.scheduled,
-                     self.file, self.rows)
+                     self.file, self.rows, self.donated)
 
     def tiled(self, rows: Sequence[int] | None) -> Graph:
         """The same body, by blocks of so many rows."""
@@ -197,7 +200,7 @@ class Graph:
         def default(d: Default) -> Any:
             return (d.name, *map(literals.bits, d.arguments)) if isinstance(d, Distribution) else literals.bits(d)
 
-        return (self.first_data, self.scheduled, self.rows,
+        return (self.first_data, self.scheduled, self.rows, self.donated,
                 [(v.name, v.type) for v in self.inputs],
                 {k: default(d) for k, d in self.defaults.items()},
                 [([(v.name, v.type) for v in n.results], n.op.name, [operand(v) for v in n.operands],
@@ -286,6 +289,7 @@ class Builder:
         self.scheduled = False
         self.inputs: list[Value] = []
         self.defaults: dict[str, Default] = {}
+        self.donated: dict[str, str] = {}
         self.first_data: int | None = None
         self.nodes: list[Node] = []
         self._names: set[str] = set(reserved)
@@ -414,8 +418,12 @@ class Builder:
                 held.add(wanted)
             owners.add(id(buffer(value)))
             owned.append(value)
+            for old, new in self.donated.items():
+                if new == wanted:
+                    self.donated[old] = value.name
         first_data = len(self.inputs) if self.first_data is None else self.first_data
-        return Graph(self.name, self.inputs, self.nodes, owned, self.defaults, first_data, self.scheduled, self.file)
+        return Graph(self.name, self.inputs, self.nodes, owned, self.defaults, first_data, self.scheduled, self.file,
+                     donated=self.donated)
 
     def values(self) -> Iterator[Value]:
         """Inputs, then the results of all nodes so far."""

@@ -11,6 +11,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from . import donation
 from .diagnostics import Diagnostic, Fault, SlpError, Span, near
 from .entities import POISON, Helper
 from .graph import Builder, Graph, Value
@@ -20,7 +21,7 @@ from .statements import RESERVED, Returned, Statements, TooManyErrors
 from .types import DTYPES, DType
 
 ConstantValue: TypeAlias = bool | int | float | str | DType
-DECORATORS = ("scheduled", "tile")
+DECORATORS = ("scheduled", "donated", "tile")
 
 
 def parse(text: str, file: str = "", program: str | None = None, /, **constants: ConstantValue) -> Graph:
@@ -108,7 +109,7 @@ def _decorators(reader: Statements, item: Compound) -> None:
         if not isinstance(called, ast.Name) or called.id not in DECORATORS:
             text = reader.source.lines[line]
             place = Span(line + reader.source.first_line, len(text) - len(text.lstrip()), len(text.rstrip()))
-            hint = near(getattr(called, "id", ""), DECORATORS) or f"there are {' and '.join(DECORATORS)}"
+            hint = near(getattr(called, "id", ""), DECORATORS) or f"there are {', '.join(DECORATORS)}"
             reader.report(reader.source.error("E0105", "a decorator that the language does not have", place, hint))
 
 
@@ -197,7 +198,26 @@ def _elaborate(reader: Interface, program: Helper) -> Graph | None:
                                    "end it with return and the names of its outputs"))
     if outputs is None or reader.errors or POISON in reader.scope.values():
         return None
-    return builder.finish(outputs, names)
+    return _donating(reader, program, builder.finish(outputs, names))
+
+
+def _donating(reader: Interface, program: Helper, graph: Graph) -> Graph:
+    """The graph with what its `@donated` says; what does not fit is reported."""
+    for decorator, line in program.compound.decorators:
+        called = getattr(decorator, "func", decorator)
+        if not isinstance(called, ast.Name) or called.id != "donated":
+            continue
+        words = decorator.keywords if isinstance(decorator, ast.Call) and not decorator.args else []
+        graph.donated = {w.arg: w.value.value for w in words if w.arg is not None
+                         and isinstance(w.value, ast.Constant) and isinstance(w.value.value, str)}
+        told = donation.fault(graph)
+        if told is None and not (words and len(graph.donated) == len(words)):
+            told = "'@donated' names an output for each input", 'write @donated(w="w_new")'
+        if told is not None:
+            text = program.source.lines[line]
+            span = Span(line + program.source.first_line, len(text) - len(text.lstrip()), len(text.rstrip()))
+            reader.report(program.source.error("E0122", told[0], span, told[1]))
+    return graph
 
 
 @cache

@@ -21,6 +21,9 @@ def show(graph: Graph, *, deletions: bool = False) -> str:
 def _definition(graph: Graph, deletions: bool) -> str:
     """One def."""
     lines = ["@scheduled"] if graph.scheduled else []
+    if graph.donated:
+        pairs = (f'{old}="{new}"' for old, new in graph.donated.items())
+        lines.append(f"@donated({', '.join(pairs)})")
     arrow = ""
     if graph.rows is not None:
         shown = f"rows={_short_axis(graph.rows)}" if graph.rows else ""

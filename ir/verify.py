@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import donation
 from .graph import Constant, Graph, Value, buffer, operand_types
 from .rows import rows_of
 
@@ -14,7 +15,8 @@ def verify(graph: Graph) -> Graph:
     """The graph itself, if it is in SSA form and well typed; else VerificationError with the lines around the fault.
 
     Each name is defined once, before its uses; each type is what the operation's shape rule says; each output owns
-    its buffer alone; attributes are those that the operation's row lists.
+    its buffer alone; attributes are those that the operation's row lists; nothing reads a donated input after it has
+    been written over.
     """
     defined: set[int] = set()
     names: set[str] = set()
@@ -47,6 +49,9 @@ def verify(graph: Graph) -> Graph:
         if isinstance(root, Constant) or root.node is None or id(root) in owners or id(value) not in defined:
             _fail(graph, len(graph.nodes), f"output {value!r} does not own its buffer")
         owners.add(id(root))
+    told = donation.fault(graph)
+    if told is not None:
+        _fail(graph, len(graph.nodes), told[0])
     if not set(graph.defaults) <= {v.name for v in graph.inputs}:
         _fail(graph, 0, "a default for no input")
     return graph

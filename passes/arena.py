@@ -6,8 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ..ir.graph import Graph, Node, Value, buffer
+from ..ir.layout import layout
 from ..ir.target import Target
 from . import packing
+from .donation import Lodging, lodgings
+from .in_place import piece_offsets
 from .liveness import Lives, lives
 from .packing import Part
 from .tasks import Tasks, tasks
@@ -18,7 +21,7 @@ class Placement:
     """Offsets in bytes into one arena of `size` bytes, of each value that owns memory and of each node's workspace.
 
     `heirs`: the value that takes over a value's memory as it dies; it is written over it. `live_peak` is the most bytes
-    alive at once, which `size` can't go below.
+    alive at once, which `size` can't go below. `lodged`: the values that lie in donated inputs, and in no arena.
     """
 
     size: int
@@ -26,6 +29,24 @@ class Placement:
     offsets: Mapping[Value, int]
     workspace: Mapping[Node, int]
     heirs: Mapping[Value, Value]
+    lodged: Mapping[Value, Lodging]
+
+    def inherited(self, node: Node, position: int) -> bool:
+        """Does the operand's memory lie already where it belongs in the result's?"""
+        operand = node.operands[position]
+        root = buffer(operand)
+        if self.heirs.get(root) is node.result:
+            return True
+        home = self.lodged.get(node.result)
+        lies = layout(operand)
+        if home is None or lies is None or not lies.contiguous:
+            return False
+        own = self.lodged.get(root)
+        if (own.input if own is not None else root) is not home.input:
+            return False
+        at = piece_offsets(node)[position] if node.op.name == "place" else 0
+        begins = lies.offset * root.dtype.bytes + (own.offset if own is not None else 0)
+        return at is not None and begins == home.offset + at
 
 
 def place(graph: Graph, target: Target, inlined: Collection[Node] = ()) -> Placement:
@@ -37,17 +58,19 @@ def place(graph: Graph, target: Target, inlined: Collection[Node] = ()) -> Place
     kept = {unit for copy, (unit, _) in enumerate(home) if seen.output[alive.buffer[copy]]}
     offsets = packing.pack(units, target.alignment, alive.peak, kept)
     value = [seen.values[b] for b in alive.buffer]
+    lodged = lodgings(graph, target, inlined)
     return Placement(
         packing.size(units, offsets), alive.peak,
-        {value[copy]: offsets[unit] + at for copy, (unit, at) in enumerate(home)},
+        {value[copy]: offsets[unit] + at for copy, (unit, at) in enumerate(home) if value[copy] not in lodged},
         {seen.nodes[task]: offsets[unit] for task, unit in workspaces.items()},
-        {value[copy]: value[heir] for copy, heir in enumerate(alive.heir) if heir >= 0})
+        {value[copy]: value[heir] for copy, heir in enumerate(alive.heir) if heir >= 0}, lodged)
 
 
 def within_outputs(graph: Graph, placement: Placement, scalars: bool = False) -> dict[Value, Value]:
     """What lies in an array of the caller's if there is one, and what each of these is a part of: an output, the value
     that it is a view of, and those whose memory that takes over. `scalars`: do they lie in the arena too?"""
-    given = {buffer(v): v for v in graph.outputs if scalars or (v.shape and buffer(v).shape)}
+    given = {buffer(v): v for v in graph.outputs
+             if buffer(v) not in placement.lodged and (scalars or (v.shape and buffer(v).shape))}
     for node in reversed(graph.nodes):
         for v in node.results:
             heir = placement.heirs.get(v)

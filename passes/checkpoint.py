@@ -24,6 +24,7 @@ from .arena import Placement, place
 from .bounds import Bound, lower_bound
 from .chain import Programme
 from .contract import contract
+from .donation import settled
 from .exact import exact
 from .legalize import legalize
 from .liveness import Lives, lives
@@ -179,6 +180,7 @@ def plan(graph: Graph, target: Target, *, recompute_budget: float | None = None,
     seen = tasks(legalize(graph, target), target)
     if policy is not None or keep is not None:
         order = POLICIES[policy](seen) if policy is not None else keeping(seen, _named(seen, keep or ""))
+        order = settled(seen, order) or order
         return Plan(seen, tuple(order), None, None, policy or f"keep {keep}", effort, policy or "keep",
                     time.perf_counter() - began)
     if graph.scheduled:
@@ -281,7 +283,7 @@ class Planner:
         marks = []
         self.policies: list[Found] = []
         for name, policy in POLICIES.items():
-            order = policy(seen)
+            order = settled(seen, policy(seen)) or seen.order
             found = self._add(order, name)
             self.policies.append(found)
             marks.append(Mark(name, found.peak + self.outside, found.flops - self.base, self._fraction(found.flops)))
@@ -354,6 +356,7 @@ class Planner:
         for programme in self.programmes:
             for share in (1.0, 0.7):
                 swept = programme.cheapest(programme.forward_flops + int((most - self.base) * share))
+                swept = swept and settled(self.tasks, swept)
                 if swept is not None and _flops(self.tasks, swept) <= most:
                     offered.append(self._add(swept, "chain"))
         offered.sort(key=lambda f: (f.peak, f.flops))

@@ -94,5 +94,5 @@ class _Groups:
             values=tuple(tasks.values[b] for b in buffers),
             writer=tuple(at for at, t in enumerate(kept) for _ in tasks.writes[t]),
             readers=tuple(map(tuple, readers)), bytes=tuple(tasks.bytes[b] for b in buffers),
-            output=tuple(tasks.output[b] for b in buffers))
+            output=tuple(tasks.output[b] for b in buffers), overwrites=((),) * len(kept))
         return Contracted(made, tuple(self.members[t] for t in kept))

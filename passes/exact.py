@@ -17,6 +17,7 @@ from typing import Any
 from ..ir.diagnostics import Fault
 from .bounds import allowed_flops, lower_bound
 from .contract import contract
+from .donation import settled
 from .liveness import lives
 from .tasks import Tasks
 
@@ -55,7 +56,7 @@ def exact(tasks: Tasks, budget: float, *, effort: str = "default", hint: Sequenc
     allowed = allowed_flops(tasks, budget)
     model = _Model(contracted.tasks, allowed, RUNS[effort], contracted.contract(start))
     order, reached = model.solve(EFFORT[effort], bound)
-    order = contracted.expand(order)
+    order = tuple(settled(tasks, contracted.expand(order)) or start)
     found = lives(tasks, order).peak
     if model.complete:
         bound = max(bound, min(reached, found))

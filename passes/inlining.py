@@ -7,9 +7,11 @@ more bytes than its own result would, or if the reader follows at once and can l
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 
 from ..ir.graph import Constant, Graph, Node, Value, buffer
+from ..ir.target import Target
+from .donation import exact, lodgings, meets
 
 INTO = {"copy", "sum", "max", "min", "cumsum", "place"}
 """Operations besides the elementwise ones whose loops can compute what they read."""
@@ -19,7 +21,7 @@ MOST_OPERANDS, MOST_OPERATIONS = 12, 64
 """Arrays that one loop reads, and operations that it does: addresses and values are to stay in registers."""
 
 
-def inlined(graph: Graph) -> frozenset[Node]:
+def inlined(graph: Graph, target: Target) -> frozenset[Node]:
     """The nodes that their readers compute.
 
         a: f32[9] = exp(x)              # in the loop of s, and so is b
@@ -27,30 +29,17 @@ def inlined(graph: Graph) -> frozenset[Node]:
         s: f32 = sum(b, axis=0)
 
     An operation with several readers is inlined where computing it again is as cheap as reading it: one flop an
-    element, of one array. Linear in the graph.
+    element, of one array. What reads a donated input is inlined where that part of it is still there then. Linear in
+    the graph.
     """
-    return frozenset(_Inlining(graph).run())
-
-
-def operands_of(node: Node, within: Collection[Node]) -> Iterator[Value]:
-    """What the node's loop reads from memory, where the nodes in `within` are inlined; constants left out."""
-    stack = list(reversed(node.operands))
-    seen: set[Value] = set()
-    while stack:
-        value = stack.pop()
-        made = buffer(value).node
-        if value in seen or isinstance(buffer(value), Constant):
-            continue
-        seen.add(value)
-        if made is None or made not in within:
-            yield value
-        else:
-            stack += reversed(made.operands)
+    return frozenset(_Inlining(graph, target).run())
 
 
 class _Inlining:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, target: Target) -> None:
         self.graph = graph
+        self.lodged = list(lodgings(graph, target).items())
+        self.donated = {lodging.input for _, lodging in self.lodged}
         self.place = {node: at for at, node in enumerate(graph.nodes)}
         self.kept = {buffer(v) for v in graph.outputs}
         self.readers: dict[Value, list[Node]] = {}
@@ -92,6 +81,8 @@ class _Inlining:
                                            for reader in readers if reader.op.name != "place"):
             return
         until = max(self.place[reader] for reader in readers)
+        if self.lodged and not self._still_there(node, operands, readers):
+            return
         longer = [r for r in dict.fromkeys(map(buffer, operands))
                   if r.node is not None and r not in self.kept and self.last[r] < until]
         if sum(r.type.bytes for r in longer) > node.result.type.bytes and not self._next(node, until):
@@ -99,6 +90,20 @@ class _Inlining:
         for r in longer:
             self.last[r] = until
         self.found[node], self.length[node] = operands, length
+
+    def _still_there(self, node: Node, operands: Sequence[Value], readers: Sequence[Node]) -> bool:
+        """Has none of the readers run after what is written over the donated inputs that the node reads? The one that
+        writes may read the elements that it writes."""
+        for v in operands:
+            for value, home in self.lodged if buffer(v) in self.donated else ():
+                if value.node is node or not meets(v, home.input, home.offset, value.type.bytes):
+                    continue
+                for reader in readers:
+                    after = self.place[reader] - self.place[value.node]  # type: ignore[index]
+                    if after > 0 or (after == 0 and not (
+                            value.type.bytes == v.type.bytes and exact(v, home.offset) and reader.op.elementwise)):
+                        return False
+        return True
 
     def _next(self, node: Node, until: int) -> bool:
         """Does an elementwise reader of the same type follow at once, which then can lie where the node would have?"""

@@ -109,6 +109,7 @@ class _Kernels:
     def __init__(self, graph: Graph, made: Sequence[Group]) -> None:
         self.graph = graph
         self.builder = extended(graph, nodes=False)
+        self.builder.donated = dict(graph.donated)
         self.builder.adopt(graph.nodes)
         self.now: dict[Value, Value] = {}
         self.maker: dict[Value, Node | Group] = {}

@@ -2,7 +2,8 @@
 
 A sum of bfloat16 in bfloat16 stops growing at 256, so sums and products of f16 and bf16 are done in f32 where the
 target says so; so are functions that it has in f32 alone. A reshape of what does not lie row by row, and a product of
-what a BLAS cannot take as it lies, need a copy, and so does an output, which is given back row by row. The casts and
+what a BLAS cannot take as it lies, need a copy, and so does an output, which is given back row by row,
+and one that is written over a donated input which its operation reads otherwise than in place. The casts and
 copies are operations like any other: they are seen in the text, and counted in the plan.
 """
 
@@ -17,6 +18,7 @@ from ..ir.ops import OPS
 from ..ir.shapes import disjoint, forwards
 from ..ir.target import Target
 from ..ir.types import DType, Shape
+from .donation import donating
 from .kernels import in_kernels
 from .rebuild import extended
 from .regions import unfused
@@ -35,7 +37,10 @@ def legalize(graph: Graph, target: Target) -> Graph:
                                         x_t_rows: f64[3, 2] = copy(x_t)
                                         y: f64[6] = reshape(x_t_rows, (6,))
     """
-    return in_kernels(_Legal(graph if target.regions else unfused(graph), target).run(), target)
+    legal = _Legal(graph if target.regions else unfused(graph), target).run()
+    made = donating(in_kernels(legal, target), target) or donating(legal, target)
+    assert made is not None, graph
+    return made
 
 
 class _Legal:
@@ -44,6 +49,7 @@ class _Legal:
     def __init__(self, graph: Graph, target: Target) -> None:
         self.graph, self.target = graph, target
         self.builder = extended(graph, nodes=False)
+        self.builder.donated = dict(graph.donated)
         self.arrays = Arrays(self.builder)
         self.now: dict[Value, Value] = {}
         self.rows: dict[Value, Value] = {}

@@ -44,13 +44,18 @@ class Lives:
 
 
 def lives(tasks: Tasks, order: Sequence[int]) -> Lives:
-    """The lives of all copies; linear in the reads of the order. Fault E0601 where a step reads what is not there."""
+    """The lives of all copies; linear in the reads of the order. Fault E0601 where a step reads what is not there
+    (any more)."""
     current = [-1] * len(tasks.values)
     buffers: list[int] = []
     start: list[int] = []
     reads: list[list[int]] = []
+    gone: set[int] = set()  # what these read has been written over
     dying: list[tuple[int, int, int, int]] = []  # step, copy that may die there, copy that may take over, offset
     for step, task in enumerate(order):
+        if task in gone:
+            raise _overwritten(tasks, task)
+        gone.update(tasks.overwrites[task])
         for b in tasks.reads[task]:
             copy = current[b]
             if copy < 0:
@@ -82,6 +87,11 @@ def lives(tasks: Tasks, order: Sequence[int]) -> Lives:
             alive[step] -= tasks.bytes[buffers[copy]]
     return Lives(tuple(order), tuple(buffers), tuple(start), tuple(end), reads, tuple(heir), tuple(offset),
                  tuple(alive))
+
+
+def _overwritten(tasks: Tasks, task: int) -> Fault:
+    return Fault("E0601", f"'{tasks.nodes[task].result.name}' reads a donated input that has been written over",
+                 "what is written over an input comes after all that reads it")
 
 
 def _not_there(tasks: Tasks, task: int, b: int) -> Fault:

@@ -13,6 +13,7 @@ from .fuse import PAYS, SMALLEST, fuse
 from .merge import merge
 from .simplify import simplify
 from .tangent import tangent
+from .update import OPTIMIZERS, training_step
 
 Options = Mapping[str, Any]
 
@@ -22,6 +23,7 @@ PASSES: dict[str, Callable[[Graph, Options], Graph]] = {
     "fuse": lambda graph, options: merge(fuse(graph)),
     "batch": lambda graph, options: by_batch(graph),
     "simplify": lambda graph, options: simplify(graph),
+    **{name: lambda graph, options, name=name: training_step(graph, name).graph for name in OPTIMIZERS},  # type: ignore[misc]
 }
 
 

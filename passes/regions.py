@@ -26,6 +26,7 @@ def unfused(graph: Graph) -> Graph:
         return graph
     builder = extended(graph, nodes=False)
     builder.scheduled = False
+    builder.donated = dict(graph.donated)
     now = substitute(Arrays(builder), graph, {})
     for old, new in now.items():
         if not new.name and not isinstance(new, Constant):

@@ -29,6 +29,7 @@ class _Scheduled:
         self.builder: Builder = extended(tasks.graph, nodes=False)
         self.builder.scheduled = True
         self.builder.adopt(tasks.graph.nodes)
+        self.builder.donated = dict(tasks.graph.donated)
         self.latest: dict[Value, Value] = {}
         self.runs: dict[Value, int] = {}
 

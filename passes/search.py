@@ -17,6 +17,7 @@ import numpy
 from numpy.typing import NDArray
 
 from ..ir.graph import Node
+from .donation import settled
 from .liveness import Lives, lives
 from .tasks import Tasks
 
@@ -133,8 +134,12 @@ class Search:
         moved = {self.lives.start[e.copy] for e in chosen if e.later}
         before = int(numpy.maximum(self.alive - target, 0).sum())
         old = self.order
-        self.take([t for step in range(len(old) + 1)
-                   for t in (*inserted.get(step, ()), *(() if step in moved else old[step:step + 1]))])
+        new = settled(self.tasks, [
+            t for step in range(len(old) + 1)
+            for t in (*inserted.get(step, ()), *(() if step in moved else old[step:step + 1]))])
+        if new is None:
+            return False
+        self.take(new)
         if int(numpy.maximum(self.alive - target, 0).sum()) >= before or self.flops > self.most_flops:
             self.take(old)
             return False

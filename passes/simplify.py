@@ -7,6 +7,7 @@ from typing import Any
 
 from ..ir.graph import EMPTY, Builder, Constant, Graph, Node, Value
 from ..ir.ops import OPS, Operation
+from .donation import in_order
 from .rebuild import extended
 from .rewrite import Folding
 
@@ -98,7 +99,20 @@ def _swept(graph: Graph, uses: Mapping[Value, int]) -> tuple[Graph, dict[Value, 
                 builder.name_value(result, f"{old.name}_t")
     outputs = [now.get(v, v) for v in graph.outputs]
     builder.nodes, found = _live(builder.nodes, outputs)
-    return builder.finish(outputs, [v.name for v in graph.outputs]), found
+    return _donating(builder.finish(outputs, [v.name for v in graph.outputs]), graph.donated), found
+
+
+def _donating(graph: Graph, donated: Mapping[str, str]) -> Graph:
+    """The graph with these donations, its operations in an order that they allow. One is given up where there is none:
+    where a rewrite reads an input beside the output that is made of it."""
+    for old, new in donated.items():
+        graph.donated[old] = new
+        nodes = in_order(graph)
+        if nodes is None:
+            del graph.donated[old]
+        else:
+            graph.nodes = tuple(nodes)
+    return graph
 
 
 def _live(nodes: Sequence[Node], outputs: Sequence[Value]) -> tuple[list[Node], dict[Value, int]]:

@@ -6,15 +6,14 @@ all the time and are not counted, so they do not appear.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from ..ir.graph import Constant, Graph, Node, Value, buffer
-from ..ir.layout import layout, rowwise, sliced
-from ..ir.shapes import Index, disjoint
+from ..ir.graph import Graph, Node, Value, buffer
 from ..ir.target import Target
-from .inlining import operands_of
+from .donation import lodgings
+from .in_place import heirlooms, operands_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +21,9 @@ class Tasks:
     """Tasks in the order of the graph, and buffers in the order in which they are written; both are numbered from 0.
 
     Bytes are padded as the target's arena pads them. `hands_over` lists (buffer read, buffer written, offset in bytes)
-    such that the result may lie with that offset over the operand's memory when the operand dies. `forward`: the task
-    computes a value and not only a derivative.
+    such that the result may lie with that offset over the operand's memory when the operand dies. `overwrites` lists,
+    itself among them, the tasks that may not run once this one has written over what they read of a donated input
+    (`passes.donation`); what lies there has no bytes. `forward`: the task computes a value, not only a derivative.
     """
 
     graph: Graph
@@ -40,6 +40,7 @@ class Tasks:
     readers: tuple[tuple[int, ...], ...]
     bytes: tuple[int, ...]
     output: tuple[bool, ...]
+    overwrites: tuple[tuple[int, ...], ...]
 
     @property
     def forward_flops(self) -> int:
@@ -82,6 +83,13 @@ def tasks(graph: Graph, target: Target, inlined: Collection[Node] = ()) -> Tasks
     values = tuple(v for n in nodes for v in n.results)
     number = {v: i for i, v in enumerate(values)}
     kept = {buffer(v) for v in graph.outputs}
+    lodged = lodgings(graph, target, inlined)
+    task_of = {n: t for t, n in enumerate(nodes)}
+    overwrites: list[dict[int, None]] = [{} for _ in nodes]
+    for value, lodging in lodged.items():
+        assert value.node is not None
+        task = task_of[value.node]
+        overwrites[task] |= dict.fromkeys((*(task_of[n] for n in lodging.before), task))
     reads, writes, hands_over = [], [], []
     readers: list[list[int]] = [[] for _ in values]
     for task, node in enumerate(nodes):
@@ -92,66 +100,22 @@ def tasks(graph: Graph, target: Target, inlined: Collection[Node] = ()) -> Tasks
             readers[b].append(task)
         reads.append(found)
         writes.append(tuple(number[v] for v in node.results))
-        hands_over.append(tuple((number[r], number[z], at)
-                                for r, z, at in _heirlooms(node, operands, target) if r in number))
+        hands_over.append(tuple((number[r], number[z], at) for r, z, at in heirlooms(node, operands, target)
+                                if r in number and r not in lodged and z not in lodged))
     needed = forward_nodes(graph)
     return Tasks(
         graph, target, nodes, tuple(reads), tuple(writes), tuple(hands_over),
         tuple(n.flops for n in nodes), tuple(target.workspace(n) for n in nodes), tuple(n in needed for n in nodes),
         values, tuple(t for t, n in enumerate(nodes) for _ in n.results), tuple(map(tuple, readers)),
-        tuple(target.padded(v.type.bytes) for v in values), tuple(v in kept for v in values))
-
-
-def _heirlooms(node: Node, operands: Sequence[Value], target: Target) -> list[tuple[Value, Value, int]]:
-    """The operands' buffers over which a result may lie, the result, and the offset in bytes in it. `operands` are
-    those of the task."""
-    if node.op.name == "place":
-        return [(root, node.result, at) for root, at in _pieces(node)]
-    if node.op.name == "region":
-        pairs = [(node.operands[p], node.results[q]) for p, q in target.takes_over(node)]
-    else:
-        own = [node.operands[p] for p in target.in_place.get(node.op.name, ())]
-        inner = [v for v in operands if v not in node.operands] if own else []
-        pairs = [(v, node.result) for v in (*own, *inner)]
-    return [(buffer(v), z, 0) for v, z in pairs if _replaceable(z, operands, v)]
-
-
-def _replaceable(result: Value, operands: Sequence[Value], value: Value) -> bool:
-    """May the result be written over this operand? It is the whole of its buffer, element for element, and no other
-    operand looks into that buffer differently."""
-    root = buffer(value)
-    if value.type is not result.type or isinstance(root, Constant):
-        return False
-    return all(_whole(v, root) for v in operands if buffer(v) is root)
-
-
-def _pieces(node: Node) -> list[tuple[Value, int]]:
-    """What a `place` puts together without gaps or overlaps can be written where it belongs from the beginning."""
-    roots = [buffer(v) for v in node.operands]
-    at: Sequence[Index] = node.attributes["at"]
-    size = sum(v.type.size for v in node.operands)
-    if size != node.result.type.size or not disjoint(at) or len(set(roots)) != len(roots):
-        return []
-    whole = rowwise(node.result.shape)
-    pieces = []
-    for operand, root, index in zip(node.operands, roots, at, strict=True):
-        piece = sliced(whole, operand.shape, index)
-        if piece.contiguous and _whole(operand, root):
-            pieces.append((root, piece.offset * operand.dtype.bytes))
-    return pieces
-
-
-def _whole(view: Value, root: Value) -> bool:
-    """Is it the whole of its buffer, row by row?"""
-    lies = layout(view)
-    return not isinstance(view, Constant) and lies is not None and lies.contiguous and view.type.size == root.type.size
+        tuple(0 if v in lodged else target.padded(v.type.bytes) for v in values), tuple(v in kept for v in values),
+        tuple(map(tuple, overwrites)))
 
 
 def forward_nodes(graph: Graph) -> set[Node]:
     """The nodes that some output depends on which is no derivative.
 
-    The adjoint calls its gradients `x_bar` and the tangent its derivatives `y_dot`; all other outputs are values. A
-    program without a derivative is forward as a whole.
+    The adjoint calls its gradients `x_bar` and the tangent its derivatives `y_dot`, and what an update writes over a
+    donated input comes after them; all other outputs are values. A program without these is forward as a whole.
     """
     names = {v.name for v in (*graph.inputs, *graph.outputs)}
 
@@ -159,7 +123,8 @@ def forward_nodes(graph: Graph) -> set[Node]:
         stem, bar, tail = name.rpartition("_")
         return bool(bar) and tail in ("bar", "dot") and (stem in names or derived(stem))
 
-    values = [v for v in graph.outputs if not derived(v.name)]
+    updated = set(graph.donated.values())
+    values = [v for v in graph.outputs if not derived(v.name) and v.name not in updated]
     if not values or len(values) == len(graph.outputs):
         return set(graph.nodes)
     found: set[Node] = set()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .matrices import hessian, jacobian
     from .passes.checkpoint import Plan
     from .planning import curve, plan, schedule, to_networkx
+    from .training import TrainStep, train_step
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ __all__ = [
     "Plan",
     "Program",
     "SlpError",
+    "TrainStep",
     "__version__",
     "adjoint",
     "compile",
@@ -53,6 +55,7 @@ __all__ = [
     "schedule",
     "tangent",
     "to_networkx",
+    "train_step",
 ]
 
 _HOMES = {
@@ -61,7 +64,7 @@ _HOMES = {
     "adjoint": "api", "compile": "api", "gradcheck": "checking", "hessian": "matrices", "hvp": "api",
     "jacobian": "matrices", "load": "api", "parse": "api", "program": "decorator", "tangent": "api",
     "curve": "planning", "plan": "planning", "schedule": "planning",
-    "to_networkx": "planning", "module": "api",
+    "to_networkx": "planning", "module": "api", "TrainStep": "training", "train_step": "training",
 }
 
 

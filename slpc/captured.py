@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 
 class Captured:
     """What stands for an emitted function of the torch backend.
 
-    Parameters, the first inputs, are read where they lie at the first call: a call with other tensors records anew.
-    Data is copied into tensors of the graph's. Outputs are tensors of the graph's too, which the next call overwrites.
+    The inputs `held`, parameters and what is donated, are read where they lie at the first call: a call with other
+    tensors records anew. Data is copied into tensors of the graph's. Outputs are tensors of the graph's too, which the
+    next call overwrites, but for those that are written over the `donated` inputs.
     """
 
-    def __init__(self, entry: Callable[..., tuple[Any, ...]], parameters: int) -> None:
-        self.entry, self.parameters = entry, parameters
+    def __init__(self, entry: Callable[..., tuple[Any, ...]], held: Sequence[int], donated: Collection[int]) -> None:
+        self.entry, self.held, self.donated = entry, held, donated
         self.key: tuple[int, ...] | None = None
         self.graph: Any = None
         self.given: list[Any] = []
@@ -23,12 +24,13 @@ class Captured:
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
         """Replay; IndexError where an index from data is out of range, which is read after the replay."""
-        key = tuple(x.data_ptr() for x in inputs[:self.parameters])
+        key = tuple(inputs[i].data_ptr() for i in self.held)
         if key != self.key:
             self._record(inputs)
             self.key = key
-        for own, given in zip(self.given[self.parameters:], inputs[self.parameters:], strict=True):
-            own.copy_(given)
+        for own, given in zip(self.given, inputs, strict=True):
+            if own is not given:
+                own.copy_(given)
         self.graph.replay()
         if self.checks:
             self.entry.verify(self.checks)  # type: ignore[attr-defined]
@@ -39,12 +41,16 @@ class Captured:
         import torch
 
         self.graph, self.found, self.checks = None, (), []
-        self.given = [*inputs[:self.parameters], *(x.clone() for x in inputs[self.parameters:])]
+        self.given = [x if i in self.held else x.clone() for i, x in enumerate(inputs)]
+        before = {i: inputs[i].clone() for i in self.donated}
         side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             self.entry(*self.given)
         torch.cuda.current_stream().wait_stream(side)
+        for i, x in before.items():
+            inputs[i].copy_(x)
+        del before
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()

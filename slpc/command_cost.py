@@ -30,7 +30,7 @@ of its flops at the device's rate and its bytes at its bandwidth.
 @arguments.program
 @click.option("--grad", is_flag=True, help="The cost of value and gradient. --wrt, --of and --optimizer imply it.")
 @arguments.derivative
-@click.option("--optimizer", metavar="NAME", help="Count its state: sgd, momentum or adam.")
+@click.option("--optimizer", metavar="NAME", help="Count its state and its update: sgd, momentum, adam or adamw.")
 @click.option("--state", "state", metavar="DTYPE", help="The dtype of the optimizer's state: the parameters' own.")
 @click.option("--device", "device_name", metavar="NAME", help="Say the roofline time on a100, h100, h200 or cpu.")
 @click.option("--top", type=click.IntRange(1), default=12, show_default=True, help="Kinds of operations to list.")
@@ -79,14 +79,16 @@ def _training(gradient: Graph, optimizer: str, state: str | None, backend: str) 
     from .passes.liveness import lives
     from .passes.tasks import tasks
     from .passes.training import training_memory
+    from .passes.update import training_step
 
     if state is not None and (state not in DTYPES or not DTYPES[state].is_float):
         floats = [d.name for d in DTYPES.values() if d.is_float]
         raise Fault("E0409", f"the state's dtype is {' or '.join(floats)}, not '{state}'", near(state, floats))
     target = backend_named(backend).TARGET
-    seen = tasks(legalize(gradient, target), target)
-    peak = lives(seen, seen.order).peak
-    return training_memory(gradient, peak, optimizer, DTYPES[state] if state is not None else None)
+    step = training_step(gradient, optimizer).graph
+    seen = [tasks(legalize(graph, target), target) for graph in (gradient, step)]
+    peak, step_peak = (lives(each, each.order).peak for each in seen)
+    return training_memory(gradient, peak, step_peak, optimizer, DTYPES[state] if state is not None else None)
 
 
 # As text -------------------------------------------------------------------------------------------------------
@@ -174,10 +176,19 @@ def _memory(training: TrainingMemory, optimizer: str, device: Device | None) -> 
             [f"{optimizer}'s state", human(training.state)],
             ["activations", f"{human(training.activations)}, everything kept; slpc plan says what it could be"],
             ["data", human(training.data)],
-            ["training", human(training.total)]]
-    if device is not None and device.memory is not None:
-        rows[-1][1] += f", {100 * training.total / device.memory:.2g}% of the device's {human(device.memory)}"
+            ["training", _share(training.total, device)],
+            ["in one step", f"{_share(training.in_step, device)}: gradients end in their update, and with the "
+                            f"activations take {human(training.step)}"]]
     return [[report.faint(row[0]), row[1]] for row in rows]
+
+
+def _share(size: int, device: Device | None) -> str:
+    """Bytes, and as a share of the device's memory."""
+    from .memory import human
+
+    if device is None or device.memory is None:
+        return human(size)
+    return f"{human(size)}, {100 * size / device.memory:.2g}% of the device's {human(device.memory)}"
 
 
 # As JSON -------------------------------------------------------------------------------------------------------
@@ -200,7 +211,7 @@ def _as_json(graph: Graph, found: Sequence[Cost], device: Device | None,
         "device": device and {"name": device.name, "title": device.title, "bandwidth": device.bandwidth,
                               "products": {str(d): rate for d, rate in device.products.items()},
                               "memory": device.memory, "source": device.source},
-        "training": training and {**asdict(training), "total": training.total},
+        "training": training and {**asdict(training), "total": training.total, "in_step": training.in_step},
         "operations": [{"name": c.node.result.name, "operation": c.node.op.name, "type": str(c.node.result.type),
                         "flops": c.flops, "bytes_read": c.read, "bytes_written": c.written, "intensity": c.intensity,
                         "seconds": t, "line": c.node.result.span.line if c.node.result.span else None}

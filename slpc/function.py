@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import buffers, inputs, memory
 from .ir.diagnostics import Diagnostic, SlpError, near
+from .ir.donation import donations
 from .ir.graph import Distribution, Graph, Value
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Function:
     `f(..., out=f.buffers())` writes the outputs into these arrays, by name or in order. A loop of such calls of a
     program of arrays allocates no array: its arena is kept for the thread.
 
+    An output that a program's `@donated` puts over an input is that input's array, which the call writes over.
+
     `text` is the emitted code that runs, `graph` the program that it was emitted from, `inputs` and `outputs` the types
     by name, `plan` the memory plan where one was asked for. Pickled as the program's text.
     """
@@ -82,10 +85,12 @@ class Function:
         "__call__",
         "_arena",
         "_count",
+        "_donated",
         "_entry",
         "_loaded",
         "_many",
         "_names",
+        "_own",
         "_plain",
         "_roomy",
         "_values",
@@ -117,6 +122,9 @@ class Function:
         self.plan: Plan | None = None
         self._entry = self._loaded = entry
         self._arena = arena
+        over = donations(graph) if arena else {}
+        self._donated = tuple(over.values())
+        self._own = tuple(v for v in graph.outputs if v not in over)
         self._values = values
         self._names = tuple(v.name for v in graph.inputs)
         self._count = len(graph.inputs)
@@ -210,8 +218,8 @@ class Function:
         return tuple(results)
 
     def buffers(self) -> dict[str, Any]:
-        """New arrays for the outputs, by name: what `out=` takes."""
-        return buffers.made(self.graph)
+        """New arrays for the outputs, by name: what `out=` takes. What is written over a donated input has none."""
+        return buffers.made(self._own)
 
     def _flat(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         if kwargs or len(args) != self._count:
@@ -236,6 +244,8 @@ class Function:
     def _general(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Arrays, or scalars of several dtypes."""
         points = self._points(args) if self.batched else None
+        if self._donated:
+            buffers.check_donated(self._donated, dict(zip(self.graph.inputs, args)))
         if not self._roomy:
             memory.check(self.graph, points or 1)
             self._roomy = points is None
@@ -256,8 +266,10 @@ class Function:
         if self.batched:
             raise SlpError(Diagnostic("E0413", "out= is for single calls, and this was compiled with batch=True"))
         args = self._arranged(args, kwargs)
+        if self._donated:
+            buffers.check_donated(self._donated, dict(zip(self.graph.inputs, args)))
         ready = [inputs.convert(given, value, value.shape) for given, value in zip(args, self.graph.inputs)]
-        given = buffers.checked(self.graph, out, ready)
+        given = buffers.checked(self.graph, self._own, out, ready)
         if self._arena:
             if not self._roomy:
                 memory.check(self.graph)
@@ -383,7 +395,7 @@ def build(graph: Graph, *, values: int, wrt: Sequence[str] = (), seeds: Sequence
         from .passes.arena import place
         from .passes.inlining import inlined
 
-        placement = place(legal, target, inlined(legal) if target.inlines else ())
+        placement = place(legal, target, inlined(legal, target) if target.inlines else ())
     if backend == "torch":
         from . import torch_function
 

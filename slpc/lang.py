@@ -26,6 +26,11 @@ def scheduled(function: _Function) -> _Function:
     return function
 
 
+def donated(**outputs: str) -> Callable[[_Function], _Function]:
+    """These outputs are written over the memory of these inputs."""
+    return lambda function: function
+
+
 def tile(**sizes: int) -> Callable[[_Function], _Function]:
     """It runs by blocks of its rows."""
     return lambda function: function
@@ -60,7 +65,7 @@ NAMES: dict[str, Any] = {
     **{name: _word(name) for name in (*FUNCTIONS, *prelude())}, **DTYPES,
     **{name: _distribution(name) for name in DISTRIBUTIONS},
     "pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan,
-    "s_": _Index(), "scheduled": scheduled, "tile": tile,
+    "s_": _Index(), "scheduled": scheduled, "donated": donated, "tile": tile,
 }
 """What the star import gives, but for what Python has itself."""
 

@@ -144,6 +144,7 @@ def stub() -> str:
     lines += ["", *(f"{name}: float" for name in ("pi", "e", "inf", "nan")), "s_: Any", ""]
     lines += [f"def {name}(first: Any, second: Any) -> Any: ..." for name in DISTRIBUTIONS]
     lines += ["def scheduled(function: _Function) -> _Function: ...",
+              "def donated(**outputs: str) -> Callable[[_Function], _Function]: ...",
               "def tile(**sizes: int) -> Callable[[_Function], _Function]: ...", ""]
     for row in functions():
         if not hasattr(builtins, row.name):

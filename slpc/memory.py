@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 
 from .ir.diagnostics import Diagnostic, SlpError
-from .ir.graph import Graph, Value
+from .ir.donation import donations
+from .ir.graph import Graph, Value, buffer
 from .ir.show import dying
 
 _SMALL = 1 << 26
@@ -27,11 +28,12 @@ def machine_bytes() -> int | None:
 
 
 def peak_bytes(graph: Graph) -> int:
-    """Most bytes alive at once in schedule order, inputs counted throughout, views at nothing."""
+    """Most bytes alive at once in schedule order, inputs counted throughout, views and donated outputs at nothing."""
     live = peak = sum(v.type.bytes for v in graph.inputs)
     dead = dying(graph)
+    over = {buffer(v) for v in donations(graph)}
     for at, node in enumerate(graph.nodes):
-        live += 0 if node.op.view else sum(v.type.bytes for v in node.results)
+        live += 0 if node.op.view else sum(v.type.bytes for v in node.results if v not in over)
         peak = max(peak, live)
         live -= sum(v.type.bytes for v in dead.get(at, ()) if v.node is not None and not v.node.op.view)
     return peak

@@ -12,6 +12,7 @@ from .ir.graph import Value, buffer
 from .memory import human
 from .passes.alternatives import computed_again, held
 from .passes.checkpoint import Plan
+from .passes.donation import settled
 from .passes.liveness import lives
 from .units import decimal
 
@@ -138,10 +139,11 @@ def _life(plan: Plan, copy: int, run: int) -> Life:
 
 def _alternative(plan: Plan, what: str, orders: Sequence[Sequence[int]]) -> Alternative | None:
     """The order of the least peak among those that are possible."""
-    if not orders:
-        return None
     tasks = plan.tasks
-    peak, extra = min((lives(tasks, order).peak, sum(tasks.flops[t] for t in order)) for order in orders)
+    possible = [order for order in (settled(tasks, order) for order in orders) if order is not None]
+    if not possible:
+        return None
+    peak, extra = min((lives(tasks, order).peak, sum(tasks.flops[t] for t in order)) for order in possible)
     extra -= sum(tasks.flops[t] for t in plan.order)
     spent = plan.recompute_flops + extra
     within = plan.budget is None or spent <= plan.budget * plan.forward_flops

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from . import buffers, inputs
@@ -98,8 +98,21 @@ def same_device(found: Any, device: str) -> bool:
     return bool(found == wanted)
 
 
-def checked_out(graph: Graph, out: Any, given: Sequence[Any], device: str) -> list[Any]:
-    """The tensors of `out`, a mapping by output name or a sequence in the order of the outputs.
+def check_donated(donated: Collection[Value], inputs: Mapping[Value, tuple[Any, Any]]) -> None:
+    """SlpError E0413 unless each donated input is a tensor that can be written over, in memory of its own. `inputs` are
+    the arguments, as they were given and as they are read."""
+    for value in donated:
+        given, tensor = inputs[value]
+        if given is not tensor:
+            raise buffers.unfit(value, f"is a {type(given).__name__}, not a tensor that can be written over")
+        for other, (_, read) in inputs.items():
+            if other is not value and _overlap(tensor, read):
+                raise buffers.unfit(value, f"shares memory with that for {other.name}")
+
+
+def checked_out(graph: Graph, outputs: Sequence[Value], out: Any, given: Sequence[Any], device: str) -> list[Any]:
+    """The tensors of `out`, a mapping by output name or a sequence in the order of the outputs, which are those of the
+    graph that lie in no donated input.
 
     SlpError E0413 unless there is one for each output: of its dtype and shape, on the device, row by row, and in memory
     of its own.
@@ -107,7 +120,7 @@ def checked_out(graph: Graph, out: Any, given: Sequence[Any], device: str) -> li
     import torch
 
     found: list[Any] = []
-    for tensor, value in zip(buffers.listed(graph, out), graph.outputs):
+    for tensor, value in zip(buffers.listed(graph, outputs, out), outputs):
         if not isinstance(tensor, torch.Tensor):
             raise buffers.fault(value, f"is a {type(tensor).__name__}, not a tensor")
         if tensor.dtype is not dtype_of(value.dtype) or tuple(tensor.shape) != value.shape:

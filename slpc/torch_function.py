@@ -10,6 +10,7 @@ from . import memory, tensors
 from .backends import torch_backend
 from .function import Function, many, no_torch
 from .ir.diagnostics import Diagnostic, SlpError
+from .ir.donation import donations
 from .ir.graph import Graph, Value
 from .ir.target import Target
 from .passes.arena import Placement
@@ -44,18 +45,19 @@ class TensorFunction(Function):
         if running.graph:
             from .captured import Captured
 
-            entry = Captured(entry, graph.first_data)
+            over = {graph.inputs.index(x) for x in donations(graph).values()}
+            entry = Captured(entry, [i for i in range(len(graph.inputs)) if i < graph.first_data or i in over], over)
         super().__init__(graph, text, entry, **rest)
         self.running = running
         self._planned = planned
         self._plain = False
 
     def buffers(self) -> dict[str, Any]:
-        """New tensors for the outputs, by name: what `out=` takes."""
+        """New tensors for the outputs, by name: what `out=` takes. What is written over a donated input has none."""
         import torch
 
         return {v.name: torch.empty(v.shape, dtype=tensors.dtype_of(v.dtype), device=self.running.device)
-                for v in self.graph.outputs}
+                for v in self._own}
 
     def from_numpy(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arrays of NumPy as tensors on the device, by name."""
@@ -101,15 +103,19 @@ class TensorFunction(Function):
         if self.batched:
             raise SlpError(Diagnostic("E0413", "out= is for single calls, and this was compiled with batch=True"))
         ready = self._ready(self._arranged(args, kwargs))
-        given = tensors.checked_out(self.graph, out, ready, self.running.device)
+        given = tensors.checked_out(self.graph, self._own, out, ready, self.running.device)
         if self._arena and not self.running.graph:
             return self._run(ready, out=given)
-        for tensor, result in zip(given, self._run(ready)):
-            tensor.copy_(result)
-        return tuple(given)
+        found = dict(zip(self.graph.outputs, self._run(ready)))
+        for tensor, value in zip(given, self._own):
+            found[value] = tensor.copy_(found[value])
+        return tuple(found.values())
 
     def _ready(self, args: Sequence[Any]) -> list[Any]:
-        return [tensors.convert(given, v, v.shape, self.running.device) for given, v in zip(args, self.graph.inputs)]
+        ready = [tensors.convert(given, v, v.shape, self.running.device) for given, v in zip(args, self.graph.inputs)]
+        if self._donated:
+            tensors.check_donated(self._donated, dict(zip(self.graph.inputs, zip(args, ready))))
+        return ready
 
     def _run(self, ready: Sequence[Any], **out: Any) -> tuple[Any, ...]:
         if not self._roomy:

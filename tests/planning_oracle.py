@@ -30,7 +30,7 @@ def made(reads: list[list[int]], writes: list[list[int]], sizes: list[int], flop
         tuple(map(tuple, hands_over)) if hands_over else ((),) * count, tuple(flops),
         tuple(workspace) if workspace else (0,) * count, tuple(forward) if forward else (True,) * count,
         (nothing,) * buffers, tuple(writer), tuple(map(tuple, readers)), tuple(sizes),
-        tuple(b in outputs for b in range(buffers)))
+        tuple(b in outputs for b in range(buffers)), ((),) * count)
 
 
 def random_tasks(seed: int, most: int = 8) -> Tasks:

@@ -65,14 +65,15 @@ def test_training_memory_by_its_terms() -> None:
     gradient = slpc.adjoint(slpc.parse(PRODUCT))
     parameters = 4 * (600 + 10)
     for optimizer, moments in (("sgd", 0), ("momentum", 1), ("adam", 2)):
-        found = training_memory(gradient, 10_000, optimizer)
+        found = training_memory(gradient, 10_000, 8_000, optimizer)
         assert (found.parameters, found.gradients, found.state) == (parameters, parameters, moments * parameters)
         assert found.activations == 10_000 - parameters and found.data == 800
         assert found.total == 10_000 + parameters + moments * parameters + 800
+        assert found.in_step == 8_000 + parameters + moments * parameters + 800
     half = slpc.adjoint(slpc.parse(PRODUCT.replace("f32", "bf16")))
-    assert training_memory(half, 10_000, "adam", f32).state == 2 * parameters
+    assert training_memory(half, 10_000, 8_000, "adam", f32).state == 2 * parameters
     with pytest.raises(Fault) as caught:
-        training_memory(gradient, 10_000, "adm")
+        training_memory(gradient, 10_000, 8_000, "adm")
     assert caught.value.code == "E0609" and "'adam'" in caught.value.hint
 
 

@@ -45,7 +45,7 @@ def load(name: str, **constants: Any) -> Graph:
 def loops(graph: Graph) -> Any:
     """The program as loops, however small it is."""
     legal = verify(legalize(graph, TARGET))
-    return llvm_backend.load(llvm_backend.emit(legal, place(legal, TARGET, inlined(legal))))
+    return llvm_backend.load(llvm_backend.emit(legal, place(legal, TARGET, inlined(legal, TARGET))))
 
 
 def by_numpy(graph: Graph) -> Any:
@@ -235,7 +235,7 @@ def test_random_programs(drawn: Program) -> None:
     inputs = [np.asarray(drawn.inputs.get(v.name, np.ones(v.shape, v.dtype.numpy)[()])) for v in graph.inputs]
     seen = tasks(graph, TARGET)
     for each in (graph, scheduled(seen, random_order(seen, 0))):
-        assert place(each, TARGET, inlined(each)).live_peak <= place(each, TARGET).live_peak
+        assert place(each, TARGET, inlined(each, TARGET)).live_peak <= place(each, TARGET).live_peak
         agree(each, inputs, 1000.0 if any(v.dtype.name == "f64" for v in each.values()) else 30.0)
 
 
@@ -243,7 +243,7 @@ def test_random_programs(drawn: Program) -> None:
 
 def inner(text: str) -> set[str]:
     """The values that their readers compute."""
-    return {node.result.name for node in inlined(legalize(parse(text), TARGET))}
+    return {node.result.name for node in inlined(legalize(parse(text), TARGET), TARGET)}
 
 
 def test_a_chain_is_one_loop() -> None:
@@ -266,7 +266,7 @@ def test_the_result_lies_over_what_a_chain_reads_last() -> None:
     text = ("def f(x: f32[30, 30]):\n    a = x @ x\n    b = exp(a)\n    c = b + x\n    d = c * c.T\n"
             "    return d @ d\n")
     graph = legalize(parse(text), TARGET)
-    placement = place(graph, TARGET, inlined(graph))
+    placement = place(graph, TARGET, inlined(graph, TARGET))
     heirs = {v.name: heir.name for v, heir in placement.heirs.items()}
     assert heirs == {"a": "c"}
     agree(graph, [np.random.default_rng(0).uniform(-1, 1, (30, 30)).astype(np.float32) / 9])
@@ -280,7 +280,7 @@ def test_the_peak_is_the_arenas(name: str) -> None:
     larger = {"mlp": dict(L=8, d=64, m=500), "attention": dict(T=512), "transformer": dict(L=2, d=32, T=64, V=256)}
     f = slpc.compile(load(name, **larger[name]), grad=True, backend="llvm")
     inputs = samples.draw(f.graph, 0)
-    size = place(f.graph, TARGET, inlined(f.graph)).size
+    size = place(f.graph, TARGET, inlined(f.graph, TARGET)).size
     assert size <= place(f.graph, TARGET).size
     f(**inputs)
     given = f.buffers()

@@ -1,0 +1,216 @@
+"""Training steps: against torch.optim, in as much memory as was predicted, and without the memory of the gradients."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import slpc
+from slpc import samples
+from slpc.ir.diagnostics import SlpError
+from slpc.ir.verify import verify
+from slpc.passes.update import OPTIMIZERS, buffers_of, training_step
+
+PROGRAMS = Path(__file__).parent.parent / "programs"
+TRANSFORMER, MLP = str(PROGRAMS / "transformer.slp"), str(PROGRAMS / "mlp.slp")
+SIZES: dict[str, Any] = dict(L=2, d=16, H=2, B=2, T=16, V=32)
+PEERS: dict[str, Any] = {
+    "sgd": (torch.optim.SGD, {}, {}),
+    "sgd, decay": (torch.optim.SGD, {"decay": 0.1}, {"weight_decay": 0.1}),
+    "momentum": (torch.optim.SGD, {}, {"momentum": 0.9}),
+    "momentum, nesterov": (torch.optim.SGD, {"mu": 0.8, "nesterov": True}, {"momentum": 0.8, "nesterov": True}),
+    "adam": (torch.optim.Adam, {}, {}),
+    "adam, decay": (torch.optim.Adam, {"decay": 0.1, "beta1": 0.8}, {"weight_decay": 0.1, "betas": (0.8, 0.999)}),
+    "adamw": (torch.optim.AdamW, {}, {}),
+    "adamw, eps": (torch.optim.AdamW, {"eps": 1e-3, "decay": 0.0}, {"eps": 1e-3, "weight_decay": 0.0}),
+}
+
+
+def tokens(seed: int, batch: int = 2) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    return {name: rng.integers(0, SIZES["V"], (batch, SIZES["T"])) for name in ("tok", "target")}
+
+
+def peer(optimizer: str, step: slpc.TrainStep, **options: Any) -> tuple[dict[str, torch.Tensor], Any]:
+    kind, _, given = PEERS[optimizer]
+    held = {k: torch.tensor(np.array(v), requires_grad=True) for k, v in step.parameters.items()}
+    return held, kind(held.values(), lr=step.rate, **given, **options)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "llvm"])
+@pytest.mark.parametrize("optimizer", PEERS)
+def test_twenty_steps_as_torch_takes_them(optimizer: str, backend: str) -> None:
+    graph = slpc.load(TRANSFORMER, dtype="f64", **SIZES)
+    name, _, _ = optimizer.partition(",")
+    step = slpc.train_step(graph, name, rate=0.01, backend=backend, **PEERS[optimizer][1])
+    gradient = slpc.compile(graph, grad=True)
+    held, torches = peer(optimizer, step)
+    for at in range(20):
+        data = tokens(at)
+        loss = step(**data)
+        value, grads = gradient(**{k: p.detach().numpy() for k, p in held.items()}, **data)
+        assert loss == pytest.approx(value, rel=1e-12)
+        for k, p in held.items():
+            p.grad = torch.tensor(grads[k])
+        torches.step()
+    for k, p in held.items():
+        np.testing.assert_allclose(step.parameters[k], p.detach().numpy(), rtol=1e-9, atol=1e-11)
+    assert step.updates == 20
+
+
+def test_the_learning_rate_is_an_input() -> None:
+    step = slpc.train_step(slpc.load(TRANSFORMER, **SIZES), "sgd", rate=0.0)
+    before = {k: v.copy() for k, v in step.parameters.items()}
+    step(**tokens(0))
+    assert all((step.parameters[k] == v).all() for k, v in before.items())
+    step.rate = 0.1
+    step(**tokens(0))
+    assert not (step.parameters["U"] == before["U"]).all()
+
+
+def test_parameters_are_updated_where_they_lie() -> None:
+    step = slpc.train_step(slpc.load(TRANSFORMER, **SIZES), "adamw")
+    held = {k: id(v) for k, v in (step.parameters | step.state).items()}
+    step(**tokens(0))
+    step(*tokens(1).values())
+    assert {k: id(v) for k, v in (step.parameters | step.state).items()} == held
+    assert set(step.state) == {f"{p}_{k}" for p in step.parameters for k in ("mean", "square")}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_gradient_lives_until_its_update(optimizer: str) -> None:
+    """Of 24 layers never more than a few gradients are there at once, where the activations are small."""
+    graph = slpc.load(MLP, L=24, d=48, m=2)
+    layer = 4 * 48 * 48
+    gradient = slpc.adjoint(graph)
+    everything = slpc.plan(gradient, effort="quick")
+    assert everything.peak_bytes > 24 * layer
+    plan = slpc.plan(training_step(gradient, optimizer).graph, effort="quick")
+    activations = 24 * 2 * 4 * 48 * 2
+    assert plan.peak_bytes < 4 * layer + activations
+    clipped = slpc.plan(training_step(gradient, optimizer, clip=1.0).graph, effort="quick")
+    assert clipped.peak_bytes > 24 * layer  # the norm needs all of them
+
+
+@pytest.mark.parametrize(("optimizer", "budget"), [("sgd", None), ("sgd", 0.3), ("adamw", None), ("adamw", 0.1)])
+def test_predicted_is_measured(optimizer: str, budget: float | None) -> None:
+    graph = slpc.load(TRANSFORMER, L=3, d=64, T=128, V=512, H=4, B=1)
+    step, before = (slpc.train_step(graph, optimizer, recompute_budget=budget, effort="quick") for _ in range(2))
+    data = {k: np.array(v) for k, v in samples.draw(graph, 1).items() if k in ("tok", "target")}
+    before(**data)
+    tracemalloc.start()
+    began = tracemalloc.get_traced_memory()[0]
+    step(**data)
+    measured = tracemalloc.get_traced_memory()[1] - began
+    tracemalloc.stop()
+    assert abs(measured - step.plan.peak_bytes) <= max(0.01 * step.plan.peak_bytes, 64 << 10)
+
+
+def test_micro_batches_are_one_batch() -> None:
+    """Three thirds of a batch: the same loss and update as the whole, to rounding."""
+    whole = slpc.load(TRANSFORMER, dtype="f64", **(SIZES | {"B": 6}))
+    third = slpc.load(TRANSFORMER, dtype="f64", **SIZES)
+    one, three = slpc.train_step(whole, "adamw", rate=0.01), slpc.train_step(third, "adamw", rate=0.01, micro_batches=3)
+    for at in range(4):
+        data = tokens(at, 6)
+        losses = [three(**{k: v[i:i + 2] for k, v in data.items()}) for i in (0, 2, 4)]
+        assert np.mean(losses) == pytest.approx(one(**data), rel=1e-12)
+    assert one.updates == three.updates == 4
+    for k, v in one.parameters.items():
+        np.testing.assert_allclose(three.parameters[k], v, rtol=1e-9, atol=1e-12)
+    assert set(three.sums) == {f"{p}_sum" for p in three.parameters}
+
+
+@pytest.mark.parametrize("limit", [0.05, 1e3])
+def test_clipping_as_torch_does_it(limit: float) -> None:
+    graph = slpc.load(TRANSFORMER, dtype="f64", **SIZES)
+    step = slpc.train_step(graph, "sgd", rate=0.1, clip=limit)
+    held, torches = peer("sgd", step)
+    gradient = slpc.compile(graph, grad=True)
+    for at in range(5):
+        data = tokens(at)
+        grads = gradient(**{k: p.detach().numpy() for k, p in held.items()}, **data)[1]
+        for k, p in held.items():
+            p.grad = torch.tensor(grads[k])
+        torch.nn.utils.clip_grad_norm_(held.values(), limit)
+        torches.step()
+        step(**data)
+    for k, p in held.items():
+        np.testing.assert_allclose(step.parameters[k], p.detach().numpy(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_resumed_from_a_file(tmp_path: Path, micro_batches: int) -> None:
+    """Saved at any call, also between two micro-batches: the same losses, bit for bit."""
+    graph = slpc.load(TRANSFORMER, **SIZES)
+    step = slpc.train_step(graph, "adamw", rate=0.01, micro_batches=micro_batches)
+    for at in range(3):
+        step(**tokens(at))
+    step.save(tmp_path / "state.npz")
+    again = slpc.train_step(graph, "adamw", rate=0.5, seed=9, micro_batches=micro_batches)
+    again.load(tmp_path / "state.npz")
+    assert again.updates == step.updates and again.rate == 0.01
+    for at in range(3, 8):
+        assert again(**tokens(at)) == step(**tokens(at))
+
+
+def test_numbers_of_16_bits() -> None:
+    """The update is done in f32 and rounded once: within half a unit of the last place of what f32 makes of it."""
+    graph = slpc.load(TRANSFORMER, dtype="bf16", **SIZES)
+    step = slpc.train_step(graph, "sgd", rate=0.5)
+    before = {k: v.copy() for k, v in step.parameters.items()}
+    grads = slpc.compile(graph, grad=True)(**before, **tokens(0))[1]
+    step(**tokens(0))
+    for k, w in before.items():
+        exact = w.astype(np.float64) - 0.5 * grads[k].astype(np.float64)
+        error = np.abs(step.parameters[k].astype(np.float64) - exact)
+        assert (error <= 2.0 ** -8 * np.abs(exact) + 1e-12).all()
+        assert not (step.parameters[k] == w).all()
+
+
+def test_scalars_and_what_is_not_trained() -> None:
+    text = ("def f(a: f64 = 2.0, b: f64 = 1.0, w: f64[3] = normal(0, 1), *, x: f64[3]):\n"
+            "    y = a * w + b - x\n    return sum(y * y), y\n")
+    for backend in ("numpy", "llvm"):
+        step = slpc.train_step(slpc.parse(text), "sgd", rate=0.1, wrt=["a", "w"], backend=backend)
+        w, x = step.parameters["w"].copy(), np.array([1.0, 2.0, 3.0])
+        loss, y = step(x)
+        r = 2.0 * w + 1.0 - x
+        assert loss == pytest.approx(float(r @ r)) and y == pytest.approx(r)
+        assert step.parameters["a"] == pytest.approx(2.0 - 0.1 * 2 * float(r @ w))
+        assert step.parameters["b"] == 1.0
+        np.testing.assert_allclose(step.parameters["w"], w - 0.1 * 4 * r)
+
+
+def test_steps_are_text() -> None:
+    """Printed, read again and equal; what the plan runs, too."""
+    gradient = slpc.adjoint(slpc.load(TRANSFORMER, **SIZES))
+    for optimizer in OPTIMIZERS:
+        for phase, count in (("whole", 1), ("first", 3), ("more", 3), ("last", 3)):
+            step = training_step(gradient, optimizer, phase=phase, micro_batches=count, clip=1.0)
+            assert slpc.parse(str(verify(step.graph))) == step.graph
+            assert len(step.graph.donated) == 8 * (1 if phase in ("first", "more") else 1 + len(buffers_of(optimizer)))
+
+
+def test_errors() -> None:
+    graph = slpc.load(TRANSFORMER, **SIZES)
+    step = slpc.train_step(graph, "sgd")
+    for wrong, code, told in (
+            (lambda: slpc.train_step(graph, "adm"), "E0609", "'adam'"),
+            (lambda: slpc.train_step(graph, "adamw", beta3=0.9), "E0202", "beta"),
+            (lambda: slpc.train_step(graph, micro_batches=0), "E0411", "micro_batches"),
+            (lambda: slpc.train_step(graph, parameters={"Ww": 1}), "E0402", "Wq"),
+            (lambda: slpc.train_step(graph, parameters={"U": np.zeros((2, 2), np.float32)}), "E0404", "U"),
+            (lambda: slpc.train_step(slpc.parse("def f(x: f64[3]):\n    return x * x\n")), "E0407", "scalar"),
+            (lambda: step(tokens(0)["tok"]), "E0401", "target"),
+            (lambda: step(**tokens(0), tokk=1), "E0402", "'tok'"),
+            (lambda: step(1, 2, 3), "E0402", "tok, target"),
+            (lambda: step.load_state_dict({"U": 1}), "E0409", "another step")):
+        with pytest.raises(SlpError) as caught:
+            wrong()
+        assert caught.value.code == code and told in str(caught.value), (code, str(caught.value))
