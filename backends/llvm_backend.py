@@ -64,7 +64,7 @@ def emit_batch(graph: Graph, *, lanes: int = 0, contract: bool = False) -> str:
     chunk of them. If 0 they are those of this machine's vector registers, or of two where chains are long. A program
     that cannot be taken apart into scalars is loops, for one point after the other."""
     if not fits(graph, MOST):
-        return llvm_tensor.emit(graph, place(graph, TARGET, inlined(graph)), contract=contract)
+        return llvm_tensor.emit(graph, place(graph, TARGET, inlined(graph, TARGET)), contract=contract)
     graph = scalars(graph)
     layout = layout_of(graph)
     lanes = lanes or llvm_engine.lanes() * (2 if latency_bound(graph) else 1)

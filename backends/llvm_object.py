@@ -54,7 +54,7 @@ def emit(graph: Graph, symbol: str, *, source: str = "", lanes: int = 0) -> tupl
 
 def _tensors(graph: Graph, symbol: str, source: str, lanes: int) -> tuple[str, Layout]:
     """Loops on an arena, by one thread; the workspace is the arena, and the scratch of products."""
-    loops, layout = llvm_tensor.functions(graph, place(graph, TARGET, inlined(graph)), lanes=lanes)
+    loops, layout = llvm_tensor.functions(graph, place(graph, TARGET, inlined(graph, TARGET)), lanes=lanes)
     assert layout.arena is not None
     kinds = {memory_kind(n.result.dtype) for n in graph.nodes if n.op.name == "matmul"}
     shapes = [s for s in llvm_gemm.shapes(lanes or llvm_engine.lanes(), 16 if lanes else llvm_engine.registers())

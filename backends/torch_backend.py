@@ -231,8 +231,9 @@ class _Module:
             reused = ["if not hasattr(kept, \"block\"):", f"    kept.block = {made}", "block = kept.block"]
         else:
             reused = [f"block = {made}"]
-        body = ["if out is None:", f"    block = {made}", *([f"    {found} = outputs(block)"] if self.own else []), "else:",
-                *(f"    {line}" for line in reused), *([f"    {found} = out"] if self.own else []), *calls, *self._returned()]
+        new, given = ([f"    {found} = outputs(block)"], [f"    {found} = out"]) if self.own else ([], [])
+        body = ["if out is None:", f"    block = {made}", *new, "else:", *(f"    {line}" for line in reused), *given,
+                *calls, *self._returned()]
         arguments = [*map(names, graph.inputs), "out=None", *(["checks=None"] if "verify" in self.helpers else [])]
         return [*lines, self.decorator, *_call(f"def {self.entry}", ", ".join(arguments), ":"),
                 *(f"    {line}" for line in body), "", "", f"ENTRY = {self.entry}"]

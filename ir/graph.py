@@ -185,6 +185,11 @@ class Graph:
         return Graph(self.name, self.inputs, self.nodes, self.outputs, self.defaults, self.first_data, self.scheduled,
                      self.file, rows)
 
+    def undonated(self) -> Graph:
+        """The same program, its outputs beside its inputs."""
+        return Graph(self.name, self.inputs, self.nodes, self.outputs, self.defaults, self.first_data, self.scheduled,
+                     self.file, self.rows) if self.donated else self
+
     def regions(self) -> Iterator[Graph]:
         """The bodies of its regions, each once, in the order in which they are first run."""
         seen: set[str] = set()

@@ -74,7 +74,8 @@ def as_product_sum(body: Graph) -> tuple[Value, Value, Value] | None:
     if product.op.name != "matmul" or add.op.name != "add" or product.result not in add.operands:
         return None
     other = add.operands[add.operands[0] is product.result]
-    return (other, *product.operands) if other in body.inputs else None
+    x, y = product.operands
+    return (other, x, y) if other in body.inputs else None
 
 
 def _adds_to(value: Value) -> bool:

@@ -28,9 +28,9 @@ class Captured:
         if key != self.key:
             self._record(inputs)
             self.key = key
-        for own, given in zip(self.given, inputs, strict=True):
-            if own is not given:
-                own.copy_(given)
+        for i, given in enumerate(inputs):
+            if i not in self.held:
+                self.given[i].copy_(given)
         self.graph.replay()
         if self.checks:
             self.entry.verify(self.checks)  # type: ignore[attr-defined]

@@ -74,7 +74,7 @@ def _text(graph: Graph, kind: str, symbol: str, source: str, lanes: int) -> tupl
         return "", c_backend.layout(graph)
     if kind == "c":
         return c_backend.emit(graph, symbol, source=source)
-    graph = legalize(graph, backend_named("llvm").TARGET)
+    graph = legalize(graph.undonated(), backend_named("llvm").TARGET)
     from .backends import llvm_object
 
     return llvm_object.emit(graph, symbol, source=source, lanes=lanes)

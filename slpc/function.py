@@ -388,7 +388,7 @@ def build(graph: Graph, *, values: int, wrt: Sequence[str] = (), seeds: Sequence
         emit = partial(emit, contract=True)
     from .passes.legalize import legalize
 
-    legal = legalize(graph, target)
+    legal = legalize(graph.undonated() if batch else graph, target)
     arena = (not batch and target.arena and any(v.shape for v in legal.values()) and not target.by_elements(legal))
     placement = None
     if arena:

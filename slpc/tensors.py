@@ -101,9 +101,11 @@ def same_device(found: Any, device: str) -> bool:
 def check_donated(donated: Collection[Value], inputs: Mapping[Value, tuple[Any, Any]]) -> None:
     """SlpError E0413 unless each donated input is a tensor that can be written over, in memory of its own. `inputs` are
     the arguments, as they were given and as they are read."""
+    import torch
+
     for value in donated:
         given, tensor = inputs[value]
-        if given is not tensor:
+        if not isinstance(given, torch.Tensor) or given.data_ptr() != tensor.data_ptr():
             raise buffers.unfit(value, f"is a {type(given).__name__}, not a tensor that can be written over")
         for other, (_, read) in inputs.items():
             if other is not value and _overlap(tensor, read):
