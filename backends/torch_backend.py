@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..ir.donation import donations
 from ..ir.graph import Constant, Graph, Node, Value, buffer
-from ..ir.layout import rowwise
+from ..ir.layout import Layout, rowwise
 from ..ir.show import dying, show_index
 from ..ir.target import Target
 from ..ir.types import DTYPES, DType, Shape, TensorType, bf16, f16, f32, f64
 from ..passes.arena import Placement, within_outputs
-from . import torch_lowering
+from ..passes.groups import Group
+from . import torch_lowering, torch_regions, triton_functions, triton_kernels
 from .python_source import BLOCK, Names, blocks, listed, load_module, lodged, title
 from .torch_lowering import HELPERS, LOWERINGS, allocated, dtype_text, number, view
+from .torch_regions import HasKernels
+from .triton_functions import fusible
+from .triton_kernels import Kernel
 
 CUBLAS = 32 << 20
 """Bytes that torch allocates for cuBLAS at the first product and keeps, on Hopper."""
@@ -37,31 +42,39 @@ def _outside(graph: Graph) -> int:
 
 
 def _outside_on_cuda(graph: Graph) -> int:
-    return _outside(graph) + (CUBLAS if any(n.op.family == "product" for n in graph.nodes) else 0)
+    return _outside(graph) + (CUBLAS if any(map(_multiplies, graph.nodes)) else 0)
+
+
+def _multiplies(node: Node) -> bool:
+    return node.op.name == "matmul" or (node.op.name == "region"
+                                        and torch_regions.product_sums(node.attributes["body"]))
 
 
 _WIDE = ({(name, dtype): f32 for name in ("cumsum", "scatter_add", "place") for dtype in (f16, bf16)}
          | {("polygamma", dtype): f64 for dtype in (f16, bf16, f32)})
 _ROWS = {"gather": (0,), "scatter_add": (0,)}
 
-TARGETS = {
-    "cpu": Target("torch", arena=True, computed_in=_WIDE, products_as_blas=True, joined_batches=True, row_by_row=_ROWS,
-                  steps_forward=True, in_place=torch_lowering.IN_PLACE, workspace=torch_lowering.node_workspace,
-                  outside=_outside),
-    "cuda": Target("torch", arena=True, computed_in=_WIDE, products_as_blas=True, joined_batches=True,
-                   row_by_row=_ROWS, steps_forward=True, in_place=torch_lowering.IN_PLACE,
-                   workspace=torch_lowering.node_workspace, outside=_outside_on_cuda),
-}
+_CPU = Target(
+    "torch", arena=True, computed_in=_WIDE, products_as_blas=True, joined_batches=True, row_by_row=_ROWS,
+    steps_forward=True, in_place=torch_lowering.IN_PLACE, adds_products=True, serves=torch_regions.product_sums,
+    takes_over=torch_regions.takes_over, workspace=torch_lowering.node_workspace, outside=_outside)
+TARGETS = {"cpu": _CPU, "cuda": replace(_CPU, fusible=fusible, serves=torch_regions.kernels_too,
+                                        outside=_outside_on_cuda)}
 """The facts, by the kind of device."""
 TARGET = TARGETS["cpu"]
 
 _TAKEN = {"torch", "threading", "SIZE", "DEVICE", "block", "run", "kept", "out", "outputs", "checks", "values", "tuple",
-          "zip", "map", "hasattr", "ENTRY", "inputs", "noted", "precision", "contextlib", "bool_", *HELPERS}
+          "zip", "map", "hasattr", "ENTRY", "inputs", "noted", "precision", "contextlib", "bool_", "triton", "tl",
+          "libdevice", *HELPERS, *triton_functions.HELPERS}
 
 
 def lowered() -> set[str]:
     """The operations that have a lowering."""
-    return set(LOWERINGS)
+    return {*LOWERINGS, "region"}
+
+
+def _lowered(node: Node, scope: torch_lowering.Scope) -> list[str]:
+    return torch_regions.lower_region(node, scope) if node.op.name == "region" else LOWERINGS[node.op.name](node, scope)
 
 
 def emit(graph: Graph, placement: Placement | None = None, *, source: str = "", device: str = "cpu",
@@ -103,7 +116,7 @@ def _head(module: _Module, source: str, tf32: bool) -> list[str]:
                   "begins 16 elements into it. Outputs keep the block; with out=, a sequence of tensors for the",
                   "outputs, these are written instead."]
     lines += ['"""', ""]
-    products = any(n.op.name == "matmul" for n in graph.nodes)
+    products = module.products
     if products:
         lines += ["import contextlib"]
     if module.keeps:
@@ -112,7 +125,7 @@ def _head(module: _Module, source: str, tf32: bool) -> list[str]:
     if products:
         lines += ["", "", *_PRECISION.format(
             backend="cuda" if module.device != "cpu" else "mkldnn", f32="tf32" if tf32 else "ieee").split("\n"), ""]
-    return [*lines, "", f'DEVICE = "{module.device}"']
+    return [*lines, *module.triton(), "", f'DEVICE = "{module.device}"']
 
 
 _PRECISION = '''\
@@ -141,13 +154,14 @@ class _Module:
         self.entry = names.text(graph.name)
         self.numbers: dict[tuple[Any, DType], tuple[str, str]] = {}
         self.helpers: dict[str, None] = {}
+        self.kernels: dict[str, Kernel] = {}
         self.given = within_outputs(graph, placement, scalars=True) if placement is not None else {}
         over = donations(graph) if placement is not None else {}
         self.own = [v for v in graph.outputs if v not in over]
         self.results = listed(names, [over.get(v, v) for v in graph.outputs])
         self.keeps = placement is not None and device == "cpu"
-        products = any(n.op.name == "matmul" for n in graph.nodes)
-        self.decorator = "@precision()" if products else "@torch.no_grad()"
+        self.products = any(_multiplies(n) for n in graph.nodes)
+        self.decorator = "@precision()" if self.products else "@torch.no_grad()"
 
     def constant(self, value: Constant) -> str:
         """The name of a tensor of the module that holds the constant."""
@@ -159,6 +173,20 @@ class _Module:
             made = f"torch.tensor({number(value)}, dtype={dtype_text(value.dtype)}, device=DEVICE)"
             self.numbers[key] = name, made
         return self.numbers[key][0]
+
+    def kernel(self, body: Graph, group: Group, lies: Callable[[Value], Layout]) -> Kernel:
+        """The kernel of a group; one for all groups of the same text."""
+        text = triton_kernels.canonical(group, lies)
+        if text not in self.kernels:
+            name, taken = body.name, {k.name for k in self.kernels.values()}
+            while name in taken or name in self.name.used:
+                name += "_"
+            self.kernels[text] = triton_kernels.kernel(group, name, lambda v: v.name, lies)
+        return triton_kernels.kernel(group, self.kernels[text].name, lambda v: v.name, lies)
+
+    def triton(self) -> list[str]:
+        """The kernels, and what they import."""
+        return ["", *triton_kernels.source(self.kernels.values()), "", ""] if self.kernels else []
 
     def constants(self) -> list[str]:
         """The lines of the constants and helpers that the functions have asked for."""
@@ -176,12 +204,12 @@ class _Module:
             body: list[str] = []
             parts: list[str] = []
             for at, node in enumerate(graph.nodes):
-                body += LOWERINGS[node.op.name](node, scope)
+                body += _lowered(node, scope)
                 if at in dead:
                     body.append("del " + ", ".join(map(names, dead[at])))
             body = self._checked(body)
         else:
-            parts, body = blocks(graph, names, lambda node: self._checked(LOWERINGS[node.op.name](node, scope)),
+            parts, body = blocks(graph, names, lambda node: self._checked(_lowered(node, scope)),
                                  f"_block_{self.entry}")
             body[-1] = f"{listed(names, graph.outputs)} = values[-{len(graph.outputs)}:]"
         body.append(f"return ({listed(names, graph.outputs)})")
@@ -271,13 +299,13 @@ def _base(dtype: DType) -> str:
     return "bool_" if dtype.kind == "bool" else dtype.name
 
 
-class _Plain:
+class _Plain(HasKernels):
     """Lines of a program without an arena."""
 
     def __init__(self, module: _Module) -> None:
         self.module, self.name = module, module.name
         self.device, self.deterministic = module.device, module.deterministic
-        self.constant = module.constant
+        self.constant, self.kernel = module.constant, module.kernel  # type: ignore[method-assign]
 
     def array(self, value: Value) -> str:
         return self.constant(value) if isinstance(value, Constant) else self.name(value)
@@ -299,13 +327,13 @@ class _Plain:
         return name
 
 
-class _Part:
+class _Part(HasKernels):
     """The lines of some operations in a row that run in an arena. Views are made where they are first read."""
 
     def __init__(self, module: _Module, steps: range) -> None:
         self.module, self.name = module, module.name
         self.device, self.deterministic = module.device, module.deterministic
-        self.constant = module.constant
+        self.constant, self.kernel = module.constant, module.kernel  # type: ignore[method-assign]
         graph = module.graph
         self.known = {*graph.inputs}
         self.dtypes: dict[str, Value] = {}
@@ -313,7 +341,7 @@ class _Part:
         for at in steps:
             node = graph.nodes[at]
             if not node.op.view:
-                found = LOWERINGS[node.op.name](node, self)
+                found = _lowered(node, self)
                 self.lines += found
                 self.known.update(node.results)
         self.lines = [*module.bases(list(self.dtypes.values())), *self.lines] or ["pass"]

@@ -37,7 +37,7 @@ def legalize(graph: Graph, target: Target) -> Graph:
                                         x_t_rows: f64[3, 2] = copy(x_t)
                                         y: f64[6] = reshape(x_t_rows, (6,))
     """
-    legal = _Legal(graph if target.regions else unfused(graph), target).run()
+    legal = _Legal(graph if target.regions else unfused(graph, target.serves), target).run()
     made = donating(in_kernels(legal, target), target) or donating(legal, target)
     assert made is not None, graph
     return made

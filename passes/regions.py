@@ -8,7 +8,7 @@ Results of the region that are small beside what lies inside, statistics of each
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..ir.arrays import Arrays
 from ..ir.diagnostics import Fault
@@ -20,33 +20,40 @@ STATISTIC = 8
 """A result this many times smaller than the largest value inside is a statistic: keeping it costs little."""
 
 
-def unfused(graph: Graph) -> Graph:
-    """The same program without regions: each body stands in the place of its region, on whole arrays."""
-    if all(n.op.name != "region" for n in graph.nodes):
+def unfused(graph: Graph, but: Callable[[Graph], bool] | None = None) -> Graph:
+    """The same program without regions: each body stands in the place of its region, on whole arrays. Regions stay
+    whose bodies `but` is true of."""
+    if all(n.op.name != "region" or (but is not None and but(n.attributes["body"])) for n in graph.nodes):
         return graph
     builder = extended(graph, nodes=False)
     builder.scheduled = False
     builder.donated = dict(graph.donated)
-    now = substitute(Arrays(builder), graph, {})
+    now = substitute(Arrays(builder), graph, {}, but=but)
     for old, new in now.items():
         if not new.name and not isinstance(new, Constant):
             new.name = old.name
     for node in builder.nodes:
-        if not node.result.name:
-            builder.name_value(node.result, f"{graph.name}_t")
+        for value in node.results:
+            if not value.name:
+                builder.name_value(value, f"{graph.name}_t")
     return builder.finish([now.get(v, v) for v in graph.outputs], [v.name for v in graph.outputs])
 
 
-def substitute(arrays: Arrays, body: Graph, now: dict[Value, Value], *, named: bool = False) -> dict[Value, Value]:
+def substitute(arrays: Arrays, body: Graph, now: dict[Value, Value], *, named: bool = False,
+               but: Callable[[Graph], bool] | None = None) -> dict[Value, Value]:
     """The body's nodes emitted again, without names or with names like theirs, where `now` says what its inputs have
-    become, and perhaps other values, which are not computed; regions are replaced by their bodies. Returns the same
-    with all values."""
+    become, and perhaps other values, which are not computed; regions are replaced by their bodies, but for those that
+    `but` is true of. Returns the same with all values."""
     for node in body.nodes:
         if all(v in now for v in node.results):
             continue
         operands = [now.get(v, v) for v in node.operands]
         if node.op.name == "region":
             inner: Graph = node.attributes["body"]
+            if but is not None and but(inner):
+                now.update(zip(node.results, arrays.builder.region(inner, operands, span=node.results[0].span),
+                               strict=True))
+                continue
             inside = substitute(arrays, inner, dict(zip(inner.inputs, operands, strict=True)), named=named)
             now.update(zip(node.results, (inside[v] for v in inner.outputs), strict=True))
         else:

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ SHAPES = [((), (), ()), ((37,), (37,), (37,)), ((), (3, 19), (19,)), ((5, 1), (1
 
 
 def test_no_hole() -> None:
-    assert torch_backend.lowered() | {"region"} == set(OPS)
+    assert torch_backend.lowered() == set(OPS)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -217,6 +218,27 @@ def test_in_bfloat16(name: str, device: str) -> None:
     found = arrays_of(in_arena(graph, device)(*tensors_of(inputs.values(), device)))
     for a, b, v in zip(found, want, graph.outputs, strict=True):
         assert np.linalg.norm(np.asarray(a, np.float64) - b) <= 0.06 * np.linalg.norm(b), v.name
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run on the device")
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("name", ["attention", "softmax_attention", "mlp", "transformer"])
+def test_the_program_of_a_gpu_by_tritons_interpreter(name: str, dtype: str) -> None:
+    """Groups as Triton kernels, products added to what is there: the text for CUDA, run on the CPU."""
+    pytest.importorskip("triton")
+    graph = slpc.adjoint(load(name, dtype=dtype, **SMALLER[name]))
+    inputs = list(samples.draw(graph, 3).values())
+    legal = verify(legalize(graph, target("cuda")))
+    assert any(n.op.name == "region" for n in legal.nodes)
+    text = torch_backend.emit(legal, place(legal, target("cuda")))
+    assert "@triton.jit" in text
+    want = by_numpy(graph)(*inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPy's, of the interpreter
+        found = arrays_of(torch_backend.load(text)(*tensors_of(inputs)))
+    for a, b, v in zip(found, want, graph.outputs, strict=True):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        assert np.linalg.norm(a - b) <= (0.06 if dtype == "bf16" else 1e-5) * np.linalg.norm(b), v.name
 
 
 @pytest.mark.parametrize("name", ["mlp", "lstm", "transformer", "softmax_attention", "gmm"])

@@ -1,0 +1,115 @@
+"""Regions that torch runs whole: a product that is added to what is there, and groups of operations as Triton kernels.
+
+`SERVED` is open at its end: a function takes a region's node and a scope, and returns its lines, or None where it has
+nothing for such a body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ..ir.graph import Constant, Graph, Node, Value, buffer, stays_below
+from ..ir.layout import Layout, chain, layout
+from ..passes.groups import Group, as_group
+from ..passes.kernels import as_product_sum
+from . import triton_kernels
+from .torch_lowering import Scope
+from .triton_functions import fusible
+from .triton_kernels import Kernel
+
+
+class HasKernels:
+    """What a scope derives from whose module can have Triton kernels."""
+
+    def kernel(self, body: Graph, group: Group, lies: Callable[[Value], Layout]) -> Kernel:
+        """The kernel of a group, which the module will have."""
+        raise NotImplementedError
+
+
+def as_kernel(body: Graph) -> Group | None:
+    """The body as a group that one kernel does in one pass."""
+    return as_group(body, fusible)
+
+
+def lower_region(node: Node, scope: Scope) -> list[str]:
+    """The lines that compute a region's results."""
+    for served in SERVED:
+        lines = served(node, scope)
+        if lines is not None:
+            return lines
+    raise AssertionError(f"nothing runs the region {node.attributes['body'].name}")
+
+
+def _product_sum(node: Node, scope: Scope) -> list[str] | None:
+    """z + x @ y by one call of the library."""
+    body: Graph = node.attributes["body"]
+    found = as_product_sum(body)
+    if found is None:
+        return None
+    outside = dict(zip(body.inputs, node.operands, strict=True))
+    z, x, y = (scope.array(outside[v]) for v in found)
+    result = node.results[0]
+    call = "addmm" if result.type.rank == 2 else "baddbmm"
+    return [f"{scope.name(result)} = torch.{call}({z}, {x}, {y}{scope.out(result)})"]
+
+
+def _group(node: Node, scope: Scope) -> list[str] | None:
+    """One launch of a Triton kernel."""
+    body: Graph = node.attributes["body"]
+    group = as_kernel(body)
+    if group is None or not isinstance(scope, HasKernels):
+        return None
+    outside = dict(zip(body.inputs, node.operands, strict=True))
+
+    def lies(value: Value) -> Layout:
+        found = layout(outside[value])
+        assert found is not None
+        return replace(found, offset=0)  # the tensor that is given begins there
+
+    kernel = scope.kernel(body, group, lies)
+    lines = [*_checks(body, outside, scope), *(f"{scope.name(v)} = {scope.new(v)}" for v in node.results)]
+    results = dict(zip(body.outputs, node.results, strict=True))
+    given = [scope.name(results[v]) if v in results else scope.array(outside[v]) for v in kernel.arguments]
+    if kernel.programs:
+        lines.append(f"{kernel.name}[({kernel.programs},)]({', '.join(given)}, num_warps={kernel.warps})")
+    return [line for line in lines if line.partition(" = ")[0] != line.partition(" = ")[2]]
+
+
+def _checks(body: Graph, outside: dict[Value, Value], scope: Scope) -> list[str]:
+    """Lines that note the range of the indices from data by which the kernel reads or writes."""
+    lines = []
+    for node in body.nodes:
+        if node.op.name in ("gather", "scatter_add"):
+            lengths = node.operands[0].shape if node.op.name == "gather" else node.result.shape
+            for value, length in zip(node.operands[1:], lengths, strict=False):
+                root = chain(value)[0]
+                known = root not in outside or isinstance(buffer(root), Constant)
+                if not known and root.type.size and not stays_below(outside[root], length):
+                    scope.helper("verify")
+                    lines.append(f'checks.append(("{outside[root].name}", {length}, '
+                                 f"*torch.aminmax({scope.array(outside[root])})))")
+    return list(dict.fromkeys(lines))
+
+
+SERVED: list[Callable[[Node, Scope], list[str] | None]] = [_product_sum, _group]
+
+
+def product_sums(body: Graph) -> bool:
+    """Is the body a product and the sum that takes it?"""
+    return as_product_sum(body) is not None
+
+
+def kernels_too(body: Graph) -> bool:
+    """Is it that, or what one Triton kernel does?"""
+    return product_sums(body) or as_kernel(body) is not None
+
+
+def takes_over(node: Node) -> Sequence[tuple[int, int]]:
+    """The pairs (operand, result) of a region of which the result may be written over the operand."""
+    body: Graph = node.attributes["body"]
+    found = as_product_sum(body)
+    if found is not None:
+        return [(body.inputs.index(found[0]), 0)]
+    group = as_kernel(body)
+    return triton_kernels.takes_over(group) if group is not None else ()
