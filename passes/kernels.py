@@ -60,7 +60,8 @@ def product_sums(graph: Graph, target: Target) -> dict[Node, Node]:
         for product, other in (node.operands, node.operands[::-1]):
             made = product.node
             if made is not None and made.op.name == "matmul" and len(readers[product]) == 1 \
-                    and product not in outputs and other is not product and _adds_to(other):
+                    and product not in outputs and other is not product and _adds_to(other) \
+                    and all(_outside(v, ()) is v for v in made.operands):
                 found[node] = made
                 break
     return found

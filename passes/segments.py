@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy
 
-from ..ir.graph import Constant, Value, buffer
+from ..ir.graph import Constant, Graph, Value, buffer
 from .activity import dependent
 from .tasks import Tasks
 
@@ -223,7 +223,7 @@ class _Cutter:
         key = []
         for t in (*forward, *backward):
             node = tasks.nodes[t]
-            key.append((node.op.name, node.result.type, tuple(map(_frozen, node.attributes.values())),
+            key.append((node.op.name, tuple(v.type for v in node.results), tuple(map(_frozen, node.attributes.values())),
                         tuple(self._operand(v, inside) for v in node.operands)))
             for v in node.results:
                 inside[v] = len(inside)
@@ -242,4 +242,6 @@ class _Cutter:
 
 
 def _frozen(attribute: Any) -> Any:
+    if isinstance(attribute, Graph):
+        return id(attribute)  # equal bodies of regions are one
     return tuple(attribute) if isinstance(attribute, list) else attribute
