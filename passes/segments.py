@@ -223,7 +223,8 @@ class _Cutter:
         key = []
         for t in (*forward, *backward):
             node = tasks.nodes[t]
-            key.append((node.op.name, tuple(v.type for v in node.results), tuple(map(_frozen, node.attributes.values())),
+            key.append((node.op.name, tuple(v.type for v in node.results),
+                        tuple(map(_frozen, node.attributes.values())),
                         tuple(self._operand(v, inside) for v in node.operands)))
             for v in node.results:
                 inside[v] = len(inside)
