@@ -15,6 +15,7 @@ from .ir.graph import Graph
 from .ir.parse import parse as _parse
 
 if TYPE_CHECKING:
+    from .torch_function import Running
     from .torch_module import ProgramModule
 
 Source: TypeAlias = str | os.PathLike[str] | Graph | Program
@@ -128,11 +129,6 @@ def compile(program: Source, /, *, grad: bool = False, wrt: Sequence[str] | None
     For the backend torch: the `device` ("cpu" unless said, "cuda", "cuda:1"); `tf32` lets products of f32 round to
     TF32; with `graph` each call replays a CUDA graph; with `deterministic` equal inputs give equal bits.
     """
-    running = None
-    if device is not None or tf32 or graph or deterministic:
-        from .torch_function import Running
-
-        running = Running(device or "cpu", tf32, graph, deterministic)
     source = graph_of(program, **constants)
     fused = fuse and fuses(backend, device or "cpu")
     values = len(source.outputs)
@@ -152,9 +148,18 @@ def compile(program: Source, /, *, grad: bool = False, wrt: Sequence[str] | None
                        device=device or "cpu")
     with placed(source.file):
         made = build(plan.graph if plan else derived, values=values, wrt=chosen, seeds=seeds, batch=batch,
-                     backend=backend, contract=contract, running=running)
+                     backend=backend, contract=contract, running=running(device, tf32, graph, deterministic))
     made.plan = plan
     return made
+
+
+def running(device: str | None, tf32: bool, graph: bool, deterministic: bool) -> Running | None:
+    """How torch is to run a program; None where nothing is said."""
+    if device is None and not (tf32 or graph or deterministic):
+        return None
+    from .torch_function import Running
+
+    return Running(device or "cpu", tf32, graph, deterministic)
 
 
 def module(program: Source, /, *, seed: int = 0, recompute_budget: float | str | None = None,

@@ -20,7 +20,8 @@ def train_step(program: api.Source, /, optimizer: str = "adamw", *, rate: float 
                wrt: Sequence[str] | None = None, parameters: Mapping[str, Any] | None = None, seed: int = 0,
                clip: float | None = None, micro_batches: int = 1, backend: str = "numpy",
                recompute_budget: float | str | None = None, memory: int | str | None = None, effort: str = "default",
-               **options: Any) -> TrainStep:
+               fuse: bool = True, device: str | None = None, tf32: bool = False, graph: bool = False,
+               deterministic: bool = False, **options: Any) -> TrainStep:
     """A training step: `step(tok=..., target=...)` returns the loss (a tuple where the program has several outputs, of
     which the first is the loss) and updates the parameters of the program in place.
 
@@ -32,30 +33,30 @@ def train_step(program: api.Source, /, optimizer: str = "adamw", *, rate: float 
 
     Loss, gradient and update are one program. With a `recompute_budget` or `memory` it is planned as `slpc.plan` does,
     with that `effort`; else it keeps everything and runs in the order of its text. Its peak counts neither parameters
-    nor optimizer state, which are updated where they lie. SlpError E0407 for a loss that is no scalar, E0609 for an
-    unknown optimizer, E0202 for an unknown option, E0411 for micro_batches below 1.
+    nor optimizer state, which are updated where they lie. `fuse`, `device`, `tf32`, `graph` and `deterministic` are
+    those of `slpc.compile`; on the backend torch parameters are tensors, and so is the loss. SlpError E0407 for a loss
+    that is no scalar, E0609 for an unknown optimizer, E0202 for an unknown option, E0411 for micro_batches below 1.
     """
-    graph = api.graph_of(program)
-    if graph.outputs[0].shape:
-        raise SlpError(Diagnostic("E0407", f"the loss {graph.outputs[0]!r} is no scalar",
-                                  "the first output of the program is its loss; take a sum or a mean", graph.file))
+    source = api.graph_of(program)
+    if source.outputs[0].shape:
+        raise SlpError(Diagnostic("E0407", f"the loss {source.outputs[0]!r} is no scalar",
+                                  "the first output of the program is its loss; take a sum or a mean", source.file))
     if not (isinstance(micro_batches, int) and micro_batches >= 1):
         raise SlpError(Diagnostic("E0411", f"micro_batches={micro_batches!r} is none", "a batch has 1 or more parts"))
-    gradient = api.adjoint(graph, wrt)
-    if micro_batches == 1:
-        phases = ["whole"]
-    else:
-        phases = ["first", *["more"] * (micro_batches - 2), "last"]
+    gradient = api.adjoint(source, wrt, fused=fuse and api.fuses(backend, device or "cpu"))
+    phases = ["whole"] if micro_batches == 1 else ["first", *["more"] * (micro_batches - 2), "last"]
+    running = api.running(device, tf32, graph, deterministic)
+    policy = "keep-all" if recompute_budget is memory is None else None
     made: dict[str, tuple[Step, Function]] = {}
-    with api.placed(graph.file):
+    with api.placed(source.file):
         for phase in dict.fromkeys(phases):
             step = training_step(gradient, optimizer, options, clip=clip, micro_batches=micro_batches, phase=phase)
             plan = planning.plan(step.graph, recompute_budget=recompute_budget, memory=memory, backend=backend,
-                                 effort=effort, policy="keep-all" if recompute_budget is memory is None else None)
-            function = build(plan.graph, values=len(step.values), backend=backend)
+                                 effort=effort, policy=policy, device=device or "cpu")
+            function = build(plan.graph, values=len(step.values), backend=backend, running=running)
             function.plan = plan
             made[phase] = step, function
-    return TrainStep(graph, optimizer, [made[phase] for phase in phases], _begun(graph, parameters, seed), rate)
+    return TrainStep(source, optimizer, [made[phase] for phase in phases], _begun(source, parameters, seed), rate)
 
 
 def _begun(graph: Graph, given: Mapping[str, Any] | None, seed: int) -> dict[str, Any]:
@@ -88,7 +89,6 @@ class TrainStep:
     def __init__(self, graph: Graph, optimizer: str, made: Sequence[tuple[Step, Function]], parameters: dict[str, Any],
                  rate: float) -> None:
         self.graph, self.optimizer = graph, optimizer
-        self.parameters = parameters
         self.rate = rate
         self.updates = 0
         self.functions = tuple(function for _, function in made)
@@ -100,8 +100,13 @@ class TrainStep:
             name for name in last.data if name not in {v.name for v in graph.inputs})
         types = {v.name: v for v in last.graph.inputs}
         buffers = [name for names in last.state.values() for name in names]
-        self.state: dict[str, Any] = {name: _zeros(types[name]) for name in buffers}
-        self.sums: dict[str, Any] = {name: _zeros(types[name]) for name in last.sums.values()}
+        self.parameters = self._held(parameters)
+        self.state = self._held({name: _zeros(types[name]) for name in buffers})
+        self.sums = self._held({name: _zeros(types[name]) for name in last.sums.values()})
+
+    def _held(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Arrays of NumPy as the backend takes them."""
+        return self.function.from_numpy(arrays)
 
     @property
     def function(self) -> Function:
@@ -116,6 +121,8 @@ class TrainStep:
 
     def __call__(self, *args: Any, **data: Any) -> Any:
         """The loss of one batch, or of one micro-batch, before the update. SlpError E0401 to E0406 as in any call."""
+        import numpy
+
         step, function = self._steps[self._done], self.functions[self._done]
         if len(args) > len(self._data):
             raise SlpError(Diagnostic("E0402", f"the step takes {len(self._data)} arrays of data, not {len(args)}",
@@ -124,8 +131,10 @@ class TrainStep:
             if name not in self._data:
                 raise SlpError(Diagnostic("E0402", f"{self.graph.name} has no data '{name}'",
                                           near(name, self._data) or f"it has {', '.join(self._data) or 'none'}"))
+        batch = {**dict(zip(self._data, args)), **data}
+        batch |= self._held({name: x for name, x in batch.items() if isinstance(x, numpy.ndarray)})
         known = {**self.parameters, **self.state, **self.sums, step.rate: float(self.rate),
-                 step.step: float(self.updates + 1), **dict(zip(self._data, args)), **data}
+                 step.step: float(self.updates + 1), **batch}
         given = {v.name: known[v.name] for v in function.graph.inputs if v.name in known}
         results = function.flat(**given, out=function.buffers())
         for (old, _), new in zip(function.graph.donated.items(), results[self._values:]):
@@ -143,7 +152,8 @@ class TrainStep:
         numbers `.rate`, `.updates` and `.micro_batch`."""
         import numpy
 
-        arrays = {**self.parameters, **self.state, **self.sums}
+        held = {**self.parameters, **self.state, **self.sums}
+        arrays = dict(zip(held, self.function.to_numpy(held.values())))
         numbers = {".rate": self.rate, ".updates": self.updates, ".micro_batch": self._done}
         return {**{name: numpy.array(array) for name, array in arrays.items()}, **numbers}
 
@@ -156,7 +166,7 @@ class TrainStep:
                                       "program, optimizer and micro_batches are to be the same"))
         types = {v.name: v for step in self._steps for v in step.graph.inputs}
         for kept in (self.parameters, self.state, self.sums):
-            kept.update({name: _own(saved[name], types[name]) for name in kept})
+            kept.update(self._held({name: _own(saved[name], types[name]) for name in kept}))
         self.rate, self.updates = float(saved[".rate"]), int(saved[".updates"])
         self._done = int(saved[".micro_batch"])
 
