@@ -141,6 +141,33 @@ def reshaped(x: Layout, shape: Shape) -> Layout | None:
     return Layout(shape, tuple(strides), x.offset)
 
 
+def nested(lies: Layout) -> tuple[Shape, Index, tuple[int, ...]] | None:
+    """A dense shape, an index into it, and the order of axes, such that what the index takes lies like this: the axes
+    of the layout are nested, each stride a multiple of the next. Axes of length 1 and repeated ones are left out. None
+    where strides are not so."""
+    axes = [a for a, (n, s) in enumerate(zip(lies.shape, lies.strides, strict=True)) if n != 1 and s != 0]
+    axes.sort(key=lambda a: -lies.strides[a])
+    if 0 in lies.shape:
+        return lies.shape, tuple((0, n, 1) for n in lies.shape), tuple(range(len(lies.shape)))
+    whole: list[int] = []
+    index: list[int | tuple[int, int, int]] = []
+    above = None
+    for a in axes:
+        n, stride = lies.shape[a], lies.strides[a]
+        if stride < 0 or (above is not None and (above % stride or above // stride < n)):
+            return None
+        whole.append(n if above is None else above // stride)
+        index.append((0, n, 1))
+        above = stride
+    if above is not None and above > 1:
+        whole.append(above)
+        index.append(0)
+    if tuple(whole) == tuple(n for n in lies.shape if n != 1) and axes == sorted(axes) and len(axes) == sum(
+            n != 1 for n in lies.shape):
+        return lies.shape, tuple((0, n, 1) for n in lies.shape), tuple(range(len(lies.shape)))
+    return tuple(whole), tuple(index), tuple(axes)
+
+
 def _reshape(x: Layout, shape: Shape, attributes: Mapping[str, Any]) -> Layout | None:
     return reshaped(x, shape)
 

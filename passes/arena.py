@@ -49,10 +49,10 @@ class Placement:
         return at is not None and begins == home.offset + at
 
 
-def place(graph: Graph, target: Target, inlined: Collection[Node] = ()) -> Placement:
-    """The arena of a program as it is scheduled, in which nodes that are `inlined` have no place. The same for the same
-    program, whatever the hash seed."""
-    seen = tasks(graph, target, inlined)
+def place(graph: Graph, target: Target, inlined: Collection[Node] = (), outside: Collection[Value] = ()) -> Placement:
+    """The arena of a program as it is scheduled, in which nodes that are `inlined` and values that lie `outside` have
+    no place. The same for the same program, whatever the hash seed."""
+    seen = tasks(graph, target, inlined, outside)
     alive = lives(seen, seen.order)
     units, home, workspaces = _units(seen, alive)
     kept = {unit for copy, (unit, _) in enumerate(home) if seen.output[alive.buffer[copy]]}

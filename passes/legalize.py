@@ -13,7 +13,7 @@ import math
 
 from ..ir.arrays import Arrays
 from ..ir.graph import Constant, Graph, Node, Value, buffer
-from ..ir.layout import layout, reshaped
+from ..ir.layout import layout, nested, reshaped
 from ..ir.ops import OPS
 from ..ir.shapes import disjoint, forwards
 from ..ir.target import Target
@@ -21,7 +21,7 @@ from ..ir.types import DType, Shape
 from .donation import donating
 from .kernels import in_kernels
 from .rebuild import extended
-from .regions import unfused
+from .regions import unfused, wide_sums
 
 ACCUMULATING = ("sum", "cumsum", "matmul", "scatter_add", "place")
 
@@ -90,10 +90,21 @@ class _Legal:
         return self.builder.finish(outputs, [v.name for v in graph.outputs])
 
     def _region(self, node: Node, operands: tuple[Value, ...]) -> None:
-        """The region as it is."""
-        found = self.builder.region(node.attributes["body"], operands, span=self.arrays.span)
+        """The region, its operands as they lie; but what no program can be told to lie so is copied. Sums over rows of
+        a dtype that is not summed in are added in the wider one, and converted afterwards."""
+        body: Graph = node.attributes["body"]
+        if self.target.regions:
+            operands = tuple(v if _declared(v) else self._row_by_row(v) for v in operands)
+            body = wide_sums(body, self.target)
+        found = self.builder.region(body, operands, span=self.arrays.span)
         for old, new in zip(node.results, found, strict=True):
-            new.name = old.name
+            if new.type is old.type:
+                new.name = old.name
+            else:
+                self.builder.name_value(new, f"{old.name}_{new.dtype}")
+                new = self.arrays.astype(new, old.dtype)
+                new.name = old.name
+                self.changed = True
             self.now[old] = new
 
     def _wide(self, node: Node) -> DType | None:
@@ -152,6 +163,11 @@ class _Legal:
             self.builder.name_value(found, f"{x.name}_rows" if x.name else "rows")
             self.changed = True
         return found
+
+
+def _declared(value: Value) -> bool:
+    lies = layout(value)
+    return lies is not None and nested(lies) is not None
 
 
 def _in_rows(value: Value) -> bool:

@@ -14,6 +14,8 @@ from ..ir.arrays import Arrays
 from ..ir.diagnostics import Fault
 from ..ir.graph import Builder, Constant, Graph, Node, Value
 from ..ir.rows import Rows, rows_of
+from ..ir.target import Target
+from ..ir.types import DType
 from .rebuild import extended
 
 STATISTIC = 8
@@ -93,6 +95,36 @@ def tangent_region(builder: Builder, node: Node, seeds: Mapping[Value, Value]) -
     results = _emitted(builder, node, made, f"{body.name}_dot", operands)
     outer = dict(zip(body.outputs, node.results, strict=True))
     return {outer[y]: z for y, z in zip(dots, results, strict=True)}
+
+
+def wide_sums(body: Graph, target: Target) -> Graph:
+    """A body whose sums over the rows are of the dtypes in which the target sums: a block's part is not rounded, and
+    the parts are added as they are. The body itself where nothing changes."""
+    rows = rows_of(body)
+    if not any(rows.summed(v) and v.dtype in target.accumulates_in for v in body.outputs):
+        return body
+    inner = Builder(body.name, body.file)
+    inner.inputs = list(body.inputs)
+    inner.reserve(v.name for v in body.values())
+    arrays = Arrays(inner)
+    now: dict[Value, Value] = {}
+
+    def widened(value: Value, dtype: DType) -> Value:
+        value = now.get(value, value)
+        return arrays.astype(value, target.accumulates_in[dtype]) if value.dtype is dtype else value
+
+    for node in body.nodes:
+        old = node.result
+        arrays.span = old.span
+        wide = rows.summed(old) and old.dtype in target.accumulates_in
+        operands = [widened(v, old.dtype) if wide else now.get(v, v) for v in node.operands]
+        now[old] = arrays.emit(node.op, operands, node.attributes)
+        now[old].name = old.name
+    for made in inner.nodes:
+        if not made.result.name:
+            inner.name_value(made.result, f"{body.name}_t")
+    outputs = [now.get(v, v) for v in body.outputs]
+    return inner.finish(outputs, [v.name for v in outputs]).tiled(body.rows)
 
 
 def _constant(value: Value) -> Constant | None:

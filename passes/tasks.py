@@ -76,13 +76,14 @@ class Tasks:
         return tuple(range(len(self.nodes)))
 
 
-def tasks(graph: Graph, target: Target, inlined: Collection[Node] = ()) -> Tasks:
+def tasks(graph: Graph, target: Target, inlined: Collection[Node] = (), outside: Collection[Value] = ()) -> Tasks:
     """The tasks of a graph that is legal for the target (`passes.legalize`). Nodes that are `inlined` belong to the
-    task of their reader (`passes.inlining`)."""
+    task of their reader (`passes.inlining`). Outputs that lie `outside` have memory elsewhere, and count nothing."""
     nodes = tuple(n for n in graph.nodes if not n.op.view and n not in inlined)
     values = tuple(v for n in nodes for v in n.results)
     number = {v: i for i, v in enumerate(values)}
     kept = {buffer(v) for v in graph.outputs}
+    elsewhere = {buffer(v) for v in outside}
     lodged = lodgings(graph, target, inlined)
     task_of = {n: t for t, n in enumerate(nodes)}
     overwrites: list[dict[int, None]] = [{} for _ in nodes]
@@ -101,14 +102,25 @@ def tasks(graph: Graph, target: Target, inlined: Collection[Node] = ()) -> Tasks
         reads.append(found)
         writes.append(tuple(number[v] for v in node.results))
         hands_over.append(tuple((number[r], number[z], at) for r, z, at in heirlooms(node, operands, target)
-                                if r in number and r not in lodged and z not in lodged))
+                                if r in number and not lodged.keys() & {r, z} and z not in elsewhere))
     needed = forward_nodes(graph)
     return Tasks(
         graph, target, nodes, tuple(reads), tuple(writes), tuple(hands_over),
-        tuple(n.flops for n in nodes), tuple(target.workspace(n) for n in nodes), tuple(n in needed for n in nodes),
+        tuple(n.flops for n in nodes), tuple(workspace(n, target) for n in nodes), tuple(n in needed for n in nodes),
         values, tuple(t for t, n in enumerate(nodes) for _ in n.results), tuple(map(tuple, readers)),
-        tuple(0 if v in lodged else target.padded(v.type.bytes) for v in values), tuple(v in kept for v in values),
+        tuple(0 if v in lodged or v in elsewhere else target.padded(v.type.bytes) for v in values),
+        tuple(v in kept for v in values),
         tuple(map(tuple, overwrites)))
+
+
+def workspace(node: Node, target: Target) -> int:
+    """Bytes that one run of an operation needs beside operands and results: of a region that runs by blocks, what one
+    of these needs."""
+    if node.op.name != "region" or not target.regions:
+        return target.workspace(node)
+    from .blocks import blocks
+
+    return blocks(node, target).workspace
 
 
 def forward_nodes(graph: Graph) -> set[Node]:

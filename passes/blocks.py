@@ -1,0 +1,321 @@
+"""Blocks: how a region runs, as a loop over blocks of its rows that each run an ordinary program.
+
+A block is a rectangle over the axes that are cut (heads outermost, rows last; the last block of an axis may be
+shorter). For each distinct size there is one *block program*: the body with the cut axes shortened, its operands the
+blocks of the region's operands as they lie, its results the blocks of the region's results. It is legalised, scheduled
+and placed in an arena like any program, so a backend runs it with what it has; around it stands the loop.
+
+    attend(q: f32[1000, 64], k: f32[9, 64], ...)    by 64 rows: a program of 64 rows, 15 times, and one of 40 rows
+
+A block's part of a result is written where it belongs if that lies without gaps; else it is copied there, or, of a sum
+over rows, added there, block after block in order, after the result was filled with zeros.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+from ..ir.arrays import Arrays
+from ..ir.graph import Builder, Constant, Graph, Node, Value
+from ..ir.layout import Layout, layout, nested, rowwise
+from ..ir.rows import Rows, counted, rows_of
+from ..ir.shapes import Index
+from ..ir.statements import RESERVED
+from ..ir.target import Target
+from ..ir.types import Shape, TensorType, i64
+from .arena import Placement, place
+from .inlining import inlined
+from .legalize import legalize
+
+CACHE = 1 << 19
+"""Bytes of the largest value of a block, where nothing says its rows: what is read again soon is to be in a cache."""
+FEWEST = 16
+"""But no fewer rows than these: a product needs some to be worth its call."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Equal blocks along one axis: they begin at start, start + step, ... below stop and are `step` long. `columns` are
+    the first column of the first of them, by how much that grows from block to block, and how many columns there are;
+    None where the blocks see all columns."""
+
+    start: int
+    stop: int
+    step: int
+    columns: tuple[int, int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(range(self.start, self.stop, self.step))
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """What a block runs. The first inputs of `graph` are the memory that the operands lie in, one for each operand.
+
+    `operands` are the values of the graph that stand for the region's operands: views of those inputs that lie as the
+    operands do (None: not read). `starts` are the scalar inputs that say where a block begins along a cut axis, or at
+    which column (`Blocks.column`), for those that the program asks for. `outside`: the output is written where it
+    belongs in the region's result, and has no place in the arena.
+    """
+
+    graph: Graph
+    operands: tuple[Value | None, ...]
+    starts: Mapping[int, Value]
+    outside: tuple[bool, ...]
+    inlined: frozenset[Node]
+    placement: Placement
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """The loop over the blocks of a region. `axes` has the blocks along each cut axis, outermost first. `operands` and
+    `results` say for each axis of them by which cut it is cut (`column`: by columns), or None; `summed`, of which
+    results the blocks have parts that are added. `workspace` is what any block needs, in bytes."""
+
+    rows: Rows
+    axes: tuple[tuple[Stretch, ...], ...]
+    operands: tuple[tuple[int | None, ...], ...]
+    results: tuple[tuple[int | None, ...], ...]
+    summed: tuple[bool, ...]
+    programs: Mapping[tuple[Any, ...], Program]
+    workspace: int
+
+    @property
+    def column(self) -> int:
+        """The number that stands for the columns, behind those of the cut axes."""
+        return len(self.axes)
+
+    def nests(self) -> Iterator[tuple[tuple[Stretch, ...], Program]]:
+        """The loop nests, one after the other: the blocks along each axis, and the program that they run."""
+        for nest in product(*self.axes):
+            yield nest, self.programs[_size(nest)]
+
+
+def blocks(node: Node, target: Target) -> Blocks:
+    """How a region runs on a target. The same for equal operands' layouts and the same body, and then computed once."""
+    lies = tuple(_lies(v) for v in node.operands)
+    return _blocks(_Same(node.attributes["body"]), lies, _Same(target))
+
+
+class _Same:
+    """Compared by identity."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.thing is other.thing
+
+    def __hash__(self) -> int:
+        return id(self.thing)
+
+
+def _lies(value: Value) -> Layout:
+    found = layout(value)
+    assert found is not None
+    return Layout(found.shape, found.strides)
+
+
+@lru_cache(maxsize=512)
+def _blocks(body_: _Same, lies: tuple[Layout, ...], target_: _Same) -> Blocks:
+    body: Graph = body_.thing
+    rows = rows_of(body)
+    sizes = rows.sizes(body.rows) if body.rows else _fitting(rows)
+    axes = tuple(tuple(_stretches(n, size)) for n, size in zip(rows.lengths, sizes, strict=True))
+    single = [sum(map(len, stretches)) == 1 for stretches in axes]
+    programs: dict[tuple[Any, ...], Program] = {}
+    for nest in product(*axes):
+        if _size(nest) not in programs:
+            programs[_size(nest)] = _Shortened(rows, nest, lies, single).program(target_.thing)
+    return Blocks(rows, axes, tuple(_axes(rows, v) for v in body.inputs), tuple(_axes(rows, v) for v in body.outputs),
+                  tuple(map(rows.summed, body.outputs)), programs,
+                  max((p.placement.size for p in programs.values()), default=0))
+
+
+def _axes(rows: Rows, value: Value) -> tuple[int | None, ...]:
+    """For each axis of a value the cut that it is cut by."""
+    cut = rows.cut[value]
+    return tuple(cut.index(axis) if axis in cut else None for axis in range(value.type.rank))
+
+
+def _size(nest: Sequence[Stretch]) -> tuple[Any, ...]:
+    """What the blocks of a nest have in common: their sizes, and how many columns they see."""
+    return (*(s.step for s in nest), nest[-1].columns and nest[-1].columns[2])
+
+
+def _stretches(length: int, size: int) -> Iterator[Stretch]:
+    full = length - length % size
+    if full:
+        yield Stretch(0, full, size)
+    if full < length:
+        yield Stretch(full, length, length - full)
+
+
+def _fitting(rows: Rows) -> tuple[int, ...]:
+    """Sizes for the cache: as many rows as fit, and then as many of the axes before, if all rows do."""
+    least = max((v.type.bytes for v in rows.cut if rows.rowed(v) and not isinstance(v, Constant)), default=1)
+    left = max(1, CACHE * math.prod(rows.lengths) // max(1, least))
+    sizes = []
+    for at, n in enumerate(reversed(rows.lengths)):
+        size = min(n, max(left, 1 if at else FEWEST))
+        sizes.append(_even(n, size))
+        left = left // n if size == n else 1
+    return tuple(reversed(sizes))
+
+
+def _even(n: int, size: int) -> int:
+    """A little less than `size`, if blocks then come out even."""
+    if n <= 0:
+        return 1
+    rounded = -(-n // -(-n // size))
+    return rounded if n % rounded == 0 else size
+
+
+# The program of a block ----------------------------------------------------------------------------------------------
+
+class _Shortened:
+    """The body emitted again with its cut axes as long as a block's."""
+
+    def __init__(self, rows: Rows, nest: Sequence[Stretch], lies: Sequence[Layout], single: Sequence[bool]) -> None:
+        self.rows, self.nest, self.lies, self.single = rows, nest, lies, single
+        self.body = rows.body
+        self.builder = Builder(self.body.name, self.body.file, RESERVED)
+        self.builder.reserve(v.name for v in self.body.values())
+        self.arrays = Arrays(self.builder)
+        self.now: dict[Value, Value] = {}
+        self.counts: dict[tuple[Value, bool], Value] = {}
+        self.starts: dict[int, Value] = {}
+
+    def program(self, target: Target) -> Program:
+        """The block program for a target, in an order of little memory, with its arena."""
+        body, builder = self.body, self.builder
+        for value, lies in zip(body.inputs, self.lies, strict=True):
+            self.now[value] = self._operand(value, lies.strides)
+        for node in body.nodes:
+            if counted(node.results[0]) is None:
+                self._emit(node)
+        outputs = [self._count(v, True) if counted(v) is not None else self.now[v] for v in body.outputs]
+        starts = list(self.starts)
+        for name, made in self.now.items():
+            if not made.name:
+                made.name = name.name
+        for node in builder.nodes:
+            if not node.results[0].name:
+                builder.name_value(node.results[0], f"{body.name}_t")
+        graph = legalize(builder.finish(outputs, [v.name for v in body.outputs]), target)
+        graph = _ordered(graph, target)
+        outside = tuple(self._outside(v) for v in body.outputs)
+        within = inlined(graph, target) if target.inlines else frozenset()
+        named = {v.name: v for v in graph.values()}
+        placement = place(graph, target, within, [v for v, out in zip(graph.outputs, outside, strict=True) if out])
+        return Program(graph, tuple(named.get(self.now[v].name) for v in body.inputs),
+                       {k: named[self.starts[k].name] for k in starts}, outside, within, placement)
+
+    def _shape(self, value: Value) -> Shape:
+        """The value's shape in a block."""
+        shape = list(value.shape)
+        for stretch, axis in zip(self.nest, self.rows.cut[value], strict=True):
+            if axis is not None and axis >= 0:
+                shape[axis] = stretch.step
+        return tuple(shape)
+
+    def _operand(self, value: Value, strides: Sequence[int]) -> Value:
+        """An input, and views of it that lie as the block of an operand with these strides."""
+        shape = self._shape(value)
+        found = nested(Layout(shape, tuple(strides)))
+        assert found is not None, "legalize copies what cannot be declared"
+        whole, index, axes = found
+        arrays = self.arrays
+        dense = whole == shape
+        made = self.builder.input(f"{value.name}_memory" if not dense else value.name,
+                                  TensorType(value.dtype, whole), span=value.span)
+        if dense:
+            made.name = value.name
+            return made
+        made = arrays.slice(made, index)
+        made = arrays.permute(made, tuple(sorted(range(len(axes)), key=axes.__getitem__)))
+        made = arrays.reshape(made, tuple(shape[a] if a in axes else 1 for a in range(len(shape))))
+        return arrays.broadcast_to(made, shape)
+
+    def _outside(self, output: Value) -> bool:
+        """Is the block's part of the result written where it belongs?"""
+        cut = self.rows.cut[output]
+        if any(c == -1 and not single for c, single in zip(cut, self.single, strict=True)):
+            return False
+        return bool(output.shape) and Layout(self._shape(output), rowwise(output.shape).strides).contiguous
+
+    def _emit(self, node: Node) -> None:
+        result = node.result
+        self.arrays.span = result.span
+        operands = [self._read(node, p) for p in range(len(node.operands))]
+        self.now[result] = self.arrays.emit(node.op, operands, self._attributes(node))
+
+    def _attributes(self, node: Node) -> Mapping[str, Any]:
+        found = dict(node.attributes)
+        if "shape" in found:
+            found["shape"] = self._shape(node.result)
+        if node.op.name == "slice":
+            found["index"] = self._index(node.operands[0], found["index"])
+        elif node.op.name == "place":
+            found["at"] = tuple(self._index(node.result, index) for index in found["at"])
+        return found
+
+    def _index(self, whole: Value, index: Index) -> Index:
+        """The index with its cut axes, which it takes as they are, shortened."""
+        cut = self.rows.cut[whole]
+        return tuple((0, n, 1) if axis in cut else entry
+                     for axis, (entry, n) in enumerate(zip(index, self._shape(whole), strict=True)))
+
+    def _read(self, node: Node, position: int) -> Value:
+        """What stands for an operand."""
+        value = node.operands[position]
+        if isinstance(value, Constant):
+            return value
+        if counted(value) is None:
+            return self.now[value]
+        taken = None
+        if node.op.name == "gather" and position:
+            taken = self.rows.cut[node.operands[0]]
+        elif node.op.name == "scatter_add" and position:
+            taken = self.rows.cut[node.result]
+        return self._count(value, taken is None or position - 1 not in taken)
+
+    def _count(self, value: Value, shifted: bool) -> Value:
+        """A value that counts along an axis. Along a cut axis it counts a block's own rows, from where the block begins
+        if it is `shifted`."""
+        if (value, shifted) in self.counts:
+            return self.counts[value, shifted]
+        found = counted(value)
+        assert found is not None
+        axis, start, step = found
+        shape, arrays = self._shape(value), self.arrays
+        n, dtype = shape[axis], value.dtype
+        cut = self.rows.cut[value]
+        by = cut.index(axis) if shifted and axis in cut else None
+        if by is not None and sum(map(len, self._along(by))) == 1 and self.nest[by].start == 0:
+            by = None  # the only block begins at 0
+        count = arrays.arange(start, start + step * n, step, dtype if by is None else i64)
+        if by is not None:
+            if by not in self.starts:
+                self.starts[by] = self.builder.input(f"start{by}", TensorType(i64))
+            begin = self.starts[by]
+            if step != 1:
+                begin = arrays.elementwise("multiply", begin, step)
+            count = arrays.astype(arrays.elementwise("add", count, begin), dtype)
+        count = arrays.reshape(count, tuple(n if a == axis else 1 for a in range(len(shape))))
+        made = arrays.broadcast_to(count, shape)
+        self.counts[value, shifted] = made
+        return made
+
+    def _along(self, by: int) -> Sequence[Stretch]:
+        return [self.nest[by]] if self.single[by] else [self.nest[by], self.nest[by]]
+
+
+def _ordered(graph: Graph, target: Target) -> Graph:
+    """The program in an order of little memory."""
+    return graph
