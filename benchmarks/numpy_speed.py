@@ -2,10 +2,11 @@
 
     python benchmarks/numpy_speed.py                # the small programs
     python benchmarks/numpy_speed.py --large        # the large ones as well: some minutes
+    OPENBLAS_NUM_THREADS=1 python benchmarks/numpy_speed.py --processor     # where others use the machine as well
 
 By hand means what somebody writes who knows back-propagation: what the backward pass needs is kept, the causal mask is
-made once, and arrays are allocated as they come. `call` is an ordinary call, `out=` a call that writes into arrays that
-are there. Medians; peaks are tracemalloc's of a first call.
+made once, and arrays are allocated as they come. `call` is an ordinary call, not the first, `out=` a call that writes
+into arrays that are there. Medians; peaks are tracemalloc's of a first call.
 """
 
 from __future__ import annotations
@@ -135,33 +136,33 @@ def peak(call: Callable[[], Any]) -> int:
     return found
 
 
-def in_turns(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """Median seconds of each call; every round makes each of them once."""
+def in_turns(calls: dict[str, Callable[[], Any]], seconds: float, clock: Callable[[], float]) -> dict[str, float]:
+    """Median seconds of each call, by the clock; every round makes each of them once."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[next(iter(times))]) < 5:
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = clock()
             call()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
     return {name: statistics.median(found) for name, found in times.items()}
 
 
-def row(name: str, constants: dict[str, int], seconds: float) -> str:
+def row(name: str, constants: dict[str, int], seconds: float, clock: Callable[[], float]) -> str:
     """One line of the table."""
     path = str(PROGRAMS / f"{name}.slp")
     graph = slpc.load(path, **constants)
     inputs = list(samples.draw(graph).values())
     hand = by_hand(name, constants)
-    f = slpc.compile(graph, grad=True)
+    f, first = (slpc.compile(graph, grad=True) for _ in range(2))
     given = f.buffers()
     found, expected = f.flat(*inputs), hand(*inputs)
     for a, b in zip(found, expected, strict=True):
         assert np.max(np.abs(a - b)) <= 1e-3 * np.max(np.abs(b)), "the two differ"
-    peaks = {"hand": peak(lambda: hand(*inputs)), "call": peak(lambda: f.flat(*inputs))}
+    peaks = {"hand": peak(lambda: hand(*inputs)), "call": peak(lambda: first.flat(*inputs))}
     del found, expected
     times = in_turns({"hand": lambda: hand(*inputs), "call": lambda: f.flat(*inputs),
-                      "out=": lambda: f.flat(*inputs, out=given)}, seconds)
+                      "out=": lambda: f.flat(*inputs, out=given)}, seconds, clock)
     sizes = " ".join(f"{k}{v}" for k, v in constants.items())
     shown = " ".join(f"{k} {1e3 * t:9.3f} ms" for k, t in times.items())
     return (f"{name:12} {sizes:28} {shown}   hand/call {times['hand'] / times['call']:.2f} "
@@ -173,9 +174,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--large", action="store_true", help="the large programs as well")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each program is measured")
+    parser.add_argument("--processor", action="store_true", help="processor time in the place of elapsed time")
     options = parser.parse_args()
+    clock = time.process_time if options.processor else time.perf_counter
     for name, constants in SMALL + (LARGE if options.large else []):
-        print(row(name, constants, options.seconds), flush=True)
+        print(row(name, constants, options.seconds, clock), flush=True)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def test_tracebacks_show_emitted_lines() -> None:
     try:
         f._entry(np.zeros((2, 3)))
     except ValueError:
-        assert "np.matmul(x, x, out=square_)" in traceback.format_exc()
+        assert "np.dot(x, x, out=square_)" in traceback.format_exc()
     else:
         pytest.fail("shapes that do not fit")
 
