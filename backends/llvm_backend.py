@@ -26,6 +26,7 @@ from . import llvm_batch, llvm_call, llvm_engine, llvm_tensor
 from .llvm_lowering import lowered
 from .llvm_module import module
 from .llvm_program import Columns, Ports, functions, latency_bound, weight
+from .pieces import Pieces
 from .records import Field, head, layout_of, read_head
 
 __all__ = ["TARGET", "Program", "emit", "emit_batch", "load", "lowered"]
@@ -41,6 +42,9 @@ TARGET = Target(
 WEIGHT_POINT, WEIGHT_BATCH = 2_000, 20_000
 """Programs up to this weight have the functions of mathematics in place of their calls."""
 
+ROLL = 300
+"""Operations that an unrolled loop must save to be a loop again."""
+
 _HAS = lowered() | {"slice", "place"}
 
 
@@ -53,10 +57,10 @@ def emit(graph: Graph, placement: Placement | None = None, *, source: str = "", 
     if placement is not None:
         return llvm_tensor.emit(graph, placement, source=source, contract=contract)
     graph = scalars(graph)
-    layout = layout_of(graph)
-    writers, workspace = functions(graph, Ports(layout), "slpc.point", exported=True, contract=contract)
-    layout = replace(layout, workspace=workspace)
-    return module(head(layout, source or graph.file), writers, [], weight(graph) <= WEIGHT_POINT)
+    pieces = Pieces(graph, ROLL)
+    layout = replace(layout_of(graph), workspace=8 * pieces.width)
+    writers = functions(pieces, Ports(layout), "slpc.point", exported=True, contract=contract)
+    return module(head(layout, source or graph.file), writers, [], weight(pieces) <= WEIGHT_POINT)
 
 
 def emit_batch(graph: Graph, *, lanes: int = 0, contract: bool = False) -> str:
@@ -66,11 +70,11 @@ def emit_batch(graph: Graph, *, lanes: int = 0, contract: bool = False) -> str:
     if not fits(graph, MOST):
         return llvm_tensor.emit(graph, place(graph, TARGET, inlined(graph, TARGET)), contract=contract)
     graph = scalars(graph)
-    layout = layout_of(graph)
     lanes = lanes or llvm_engine.lanes() * (2 if latency_bound(graph) else 1)
-    writers, workspace = functions(graph, Columns(layout, lanes), "slpc.block", "alwaysinline ", contract=contract)
-    layout = replace(layout, workspace=workspace, lanes=lanes)
-    return module(head(layout, graph.file), writers, llvm_batch.rows(lanes), weight(graph) <= WEIGHT_BATCH)
+    pieces = Pieces(graph, ROLL)
+    layout = replace(layout_of(graph), workspace=8 * lanes * pieces.width, lanes=lanes)
+    writers = functions(pieces, Columns(layout, lanes), "slpc.block", "alwaysinline ", contract=contract)
+    return module(head(layout, graph.file), writers, llvm_batch.rows(lanes), weight(pieces) <= WEIGHT_BATCH)
 
 
 def scalars(graph: Graph) -> Graph:

@@ -28,9 +28,18 @@ def lowered() -> set[str]:
 
 
 def lower(w: Writer, node: Node, lane: Callable[[Value], Lane]) -> Lane:
-    """The instructions that compute the node's result."""
-    operands = [w.constant(v.number, kind(v.dtype)) if isinstance(v, Constant) else lane(v) for v in node.operands]
+    """The instructions that compute the node's result, its operands being values."""
+    return instructions(w, node, [constant(w, v) if isinstance(v, Constant) else lane(v) for v in node.operands])
+
+
+def instructions(w: Writer, node: Node, operands: Sequence[Lane]) -> Lane:
+    """The instructions that compute the node's result of such operands."""
     return _LOWERINGS[node.op.name](w, node, operands)
+
+
+def constant(w: Writer, value: Constant) -> Lane:
+    """A constant of the program."""
+    return w.constant(value.number, kind(value.dtype))
 
 
 def kind(dtype: DType) -> str:

@@ -17,25 +17,25 @@ from . import c_signature, llvm_engine, llvm_gemm, llvm_tensor
 from .llvm_backend import TARGET, WEIGHT_POINT, scalars
 from .llvm_lowering import memory_kind
 from .llvm_module import module
-from .llvm_program import Ports, address, functions, weight
+from .llvm_program import Ports, address, functions, further, weight
 from .llvm_writer import Lane, Writer
-from .pieces import Element
+from .pieces import Element, Pieces
 from .records import Field, Layout, head, layout_of
 
 
 class Pointers(Ports):
     """Two tables with the address of each input and of each output."""
 
-    def input(self, w: Writer, element: Element) -> Lane:
-        return self._element(w, "%in", self.layout.inputs.fields[element[0]], element)
+    def input(self, w: Writer, element: Element, moved: str = "0") -> Lane:
+        return self._element(w, "%in", self.layout.inputs.fields[element[0]], element, moved)
 
-    def output(self, w: Writer, element: Element) -> Lane:
-        return self._element(w, "%out", self.layout.outputs.fields[element[0]], element)
+    def output(self, w: Writer, element: Element, moved: str = "0") -> Lane:
+        return self._element(w, "%out", self.layout.outputs.fields[element[0]], element, moved)
 
-    def _element(self, w: Writer, table: str, field: Field, element: Element) -> Lane:
+    def _element(self, w: Writer, table: str, field: Field, element: Element, moved: str) -> Lane:
         entry = address(w, table, 8 * element[0])
         base = w.line("ptr", f"load ptr, ptr {entry.name}, align 8, !invariant.load !1")
-        return address(w, base.name, element[1] * field.stored)
+        return further(w, address(w, base.name, element[1] * field.stored), moved, field.stored)
 
 
 def emit(graph: Graph, symbol: str, *, source: str = "", lanes: int = 0) -> tuple[str, Layout]:
@@ -44,11 +44,11 @@ def emit(graph: Graph, symbol: str, *, source: str = "", lanes: int = 0) -> tupl
     if not fits(graph, MOST):
         return _tensors(graph, symbol, source, lanes)
     graph = scalars(graph)
-    layout = layout_of(graph)
-    writers, workspace = functions(graph, Pointers(layout), "slpc.point", "noinline ")
-    layout = replace(layout, workspace=workspace)
+    pieces = Pieces(graph)
+    layout = replace(layout_of(graph), workspace=8 * pieces.width)
+    writers = functions(pieces, Pointers(layout), "slpc.point", "noinline ")
     run = ["  call void @slpc.point(ptr %in, ptr %out, ptr %work)", f"  ret i32 {c_signature.DONE}"]
-    text = module(head(layout, source), writers, _entry(layout, symbol, run), weight(graph) <= WEIGHT_POINT)
+    text = module(head(layout, source), writers, _entry(layout, symbol, run), weight(pieces) <= WEIGHT_POINT)
     return text, layout
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from ..ir.graph import Graph, Value
+from collections.abc import Callable, Sequence
+
+from ..ir.graph import Constant, Graph, Node, Value
 from ..ir.types import DType
-from .llvm_lowering import from_memory, kind, lower, memory_kind, to_memory
+from .llvm_lowering import constant, from_memory, instructions, kind, lower, memory_kind, to_memory
 from .llvm_math import FUNCTIONS
 from .llvm_writer import Lane, Writer
-from .pieces import Element, Pieces
+from .pieces import Computed, Element, Loop, Pieces, Same, Source, Walking
 from .records import Layout
 
 
@@ -21,15 +23,15 @@ class Ports:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
 
-    def input(self, w: Writer, element: Element) -> Lane:
-        """The address of an element of an input."""
+    def input(self, w: Writer, element: Element, moved: str = "0") -> Lane:
+        """The address of an element of an input, or of one that is so many further."""
         field = self.layout.inputs.fields[element[0]]
-        return address(w, "%in", field.offset + element[1] * field.stored)
+        return further(w, address(w, "%in", field.offset + element[1] * field.stored), moved, field.stored)
 
-    def output(self, w: Writer, element: Element) -> Lane:
-        """The address of an element of an output."""
+    def output(self, w: Writer, element: Element, moved: str = "0") -> Lane:
+        """The address of an element of an output, or of one that is so many further."""
         field = self.layout.outputs.fields[element[0]]
-        return address(w, "%out", field.offset + element[1] * field.stored)
+        return further(w, address(w, "%out", field.offset + element[1] * field.stored), moved, field.stored)
 
 
 class Columns(Ports):
@@ -43,16 +45,16 @@ class Columns(Ports):
         super().__init__(layout)
         self.lanes = lanes
 
-    def input(self, w: Writer, element: Element) -> Lane:
+    def input(self, w: Writer, element: Element, moved: str = "0") -> Lane:
         field = self.layout.inputs.fields[element[0]]
-        return self._column(w, "%in", field.first + element[1], field.stored)
+        return self._column(w, "%in", field.first + element[1], field.stored, moved)
 
-    def output(self, w: Writer, element: Element) -> Lane:
+    def output(self, w: Writer, element: Element, moved: str = "0") -> Lane:
         field = self.layout.outputs.fields[element[0]]
-        return self._column(w, "%out", field.first + element[1], field.stored)
+        return self._column(w, "%out", field.first + element[1], field.stored, moved)
 
-    def _column(self, w: Writer, table: str, number: int, stored: int) -> Lane:
-        entry = address(w, table, 8 * number)
+    def _column(self, w: Writer, table: str, number: int, stored: int, moved: str) -> Lane:
+        entry = further(w, address(w, table, 8 * number), moved, 8)
         column = w.line("ptr", f"load ptr, ptr {entry.name}, align 8, !invariant.load !1")
         return w.line("ptr", f"getelementptr i{8 * stored}, ptr {column.name}, i64 %at")
 
@@ -62,20 +64,24 @@ def address(w: Writer, base: str, offset: int) -> Lane:
     return w.line("ptr", f"getelementptr i8, ptr {base}, i64 {offset}") if offset else Lane(w, base, "ptr")
 
 
-def functions(graph: Graph, ports: Ports, name: str, attributes: str = "", *,
-              exported: bool = False, contract: bool = False) -> tuple[list[Writer], int]:
-    """Function `@NAME` over the ports, in pieces where it is long, and the bytes of workspace that it needs. The graph
-    is what `scalarise` returns. `attributes` are those of a function that is one piece."""
+def further(w: Writer, base: Lane, moved: str, bytes: int) -> Lane:
+    """So many elements of that many bytes further."""
+    return base if moved == "0" else w.line("ptr", f"getelementptr [{bytes} x i8], ptr {base.name}, i64 {moved}")
+
+
+def functions(pieces: Pieces, ports: Ports, name: str, attributes: str = "", *,
+              exported: bool = False, contract: bool = False) -> list[Writer]:
+    """Function `@NAME` over the ports, in pieces where it is long. `attributes` are those of a function that is one
+    piece."""
     linkage = "" if exported else "internal "
-    pieces = Pieces(graph)
     body = _Body(pieces, ports, contract)
     if len(pieces.pieces) == 1:
-        return [_wrapped(body.piece(0), name, ports, linkage, attributes)], 0
+        return [_wrapped(body.piece(0), name, ports, linkage, attributes)]
     numbers = range(len(pieces.pieces))
     made = [_wrapped(body.piece(i), f"{name}.{i}", ports, "internal ", "noinline ") for i in numbers]
     main = Writer()
     main.lines = [f"  call void @{name}.{i}({ports.arguments})" for i in numbers]
-    return [*made, _wrapped(main, name, ports, linkage, "noinline ")], pieces.width * 8 * ports.lanes
+    return [*made, _wrapped(main, name, ports, linkage, "noinline ")]
 
 
 def _wrapped(w: Writer, name: str, ports: Ports, linkage: str, attributes: str) -> Writer:
@@ -84,9 +90,9 @@ def _wrapped(w: Writer, name: str, ports: Ports, linkage: str, attributes: str) 
     return w
 
 
-def weight(graph: Graph) -> int:
+def weight(pieces: Pieces) -> int:
     """About how many instructions the program is, its functions put in place of their calls."""
-    return sum(30 if node.op.name in FUNCTIONS else 1 for node in graph.nodes)
+    return sum(30 if node.op.name in FUNCTIONS else 1 for nodes in pieces.pieces for node in nodes)
 
 
 def latency_bound(graph: Graph) -> bool:
@@ -126,40 +132,103 @@ class _Body:
             return here[value]
 
         if number == 0:
-            for element, constant in program.fixed:
-                stored = to_memory(w, w.constant(constant.number, kind(constant.dtype)), constant.dtype)
-                self._store(w, element, stored, constant.dtype)
+            for element, fixed in program.fixed:
+                stored = to_memory(w, constant(w, fixed), fixed.dtype)
+                self._store(w, element, stored, fixed.dtype)
             for value in program.inputs:
                 if value in program.sinks:
                     self._write(w, value, lane(value))
+        if number in program.loops:
+            self._loop(w, program.loops[number], program.pieces[number], lane)
+            return w
         for node in program.pieces[number]:
             value = node.results[0]
             here[value] = w.renamed(lower(w, node, lane), value.name)
-            if value in program.slots:
-                t = w.type(here[value].kind)
-                at = address(w, "%work", program.slots[value] * 8 * w.lanes)
-                w.lines.append(f"  store {t} {here[value].name}, ptr {at.name}, align 8")
+            self._keep(w, value, here[value])
             if value in program.sinks:
                 self._write(w, value, here[value])
         return w
 
-    def _input(self, w: Writer, value: Value) -> Lane:
+    def _loop(self, w: Writer, loop: Loop, nodes: Sequence[Node], lane: Callable[[Value], Lane]) -> None:
+        """The loop's blocks, one after the other: what stays is read before, what is carried goes through registers."""
+        same = {source.value: constant(w, source.value) if isinstance(source.value, Constant) else lane(source.value)
+                for sources in loop.sources for source in sources if isinstance(source, Same)}
+        first = {(row, back): lane(value)
+                 for row, values in loop.before.items() for back, value in enumerate(values, 1)}
+        head, after, index, following, more = (w.fresh(stem) for stem in ("block", "done", "number", "next", "more"))
+        start = w.block
+        w.lines.append(f"  br label %{head}")
+        w.label(head)
+        mark = len(w.lines)
+        carried = {key: Lane(w, f"%{w.fresh('carried')}", before.kind) for key, before in first.items()}
+        made: list[Lane] = []
+
+        def operand(source: Source) -> Lane:
+            if isinstance(source, Same):
+                return same[source.value]
+            if isinstance(source, Computed):
+                return carried[source.row, source.back] if source.back else made[source.row]
+            if isinstance(source, Walking):
+                return self._input(w, source.value, _times(w, index, source.step))
+            return self._slot(w, source.value, source.first, _times(w, index, source.step))
+
+        for row, node in enumerate(nodes):
+            found = instructions(w, node, [operand(source) for source in loop.sources[row]])
+            made.append(w.renamed(found, node.results[0].name))
+            if row in loop.kept:
+                self._put(w, made[row], loop.kept[row], f"%{index}")
+            if row in loop.written:
+                written = loop.written[row]
+                dtype = written.value.dtype
+                self._store(w, written.element, to_memory(w, made[row], dtype), dtype, _times(w, index, written.step))
+        w.lines += [f"  %{following} = add nuw nsw i64 %{index}, 1",
+                    f"  %{more} = icmp ult i64 %{following}, {loop.count}",
+                    f"  br i1 %{more}, label %{head}, label %{after}"]
+        phis = [f"  %{index} = phi i64 [ 0, %{start} ], [ %{following}, %{w.block} ]"]
+        for (row, back), phi in carried.items():
+            again = carried[row, back - 1] if back > 1 else made[row]
+            phis.append(f"  {phi.name} = phi {w.type(phi.kind)} [ {first[row, back].name}, %{start} ], "
+                        f"[ {again.name}, %{w.block} ]")
+        w.lines[mark:mark] = phis
+        w.label(after)
+        for row, value in loop.last.items():
+            self._keep(w, value, made[row])
+
+    def _input(self, w: Writer, value: Value, moved: str = "0") -> Lane:
         kind_there = memory_kind(value.dtype)
-        at = self.ports.input(w, self.program.inputs[value])
+        at = self.ports.input(w, self.program.inputs[value], moved)
         found = w.line(kind_there, f"load {w.type(kind_there)}, ptr {at.name}, align {value.dtype.bytes}, "
                                    "!invariant.load !1")
         return from_memory(w, found, value.dtype)
 
-    def _slot(self, w: Writer, value: Value) -> Lane:
-        at = address(w, "%work", self.program.slots[value] * 8 * w.lanes)
+    def _slot(self, w: Writer, value: Value, slot: int = -1, moved: str = "0") -> Lane:
+        """What lies in the value's slot, or in one that is so many further than another."""
+        at = self._place(w, self.program.slots[value] if slot < 0 else slot, moved)
         k = kind(value.dtype)
         return w.line(k, f"load {w.type(k)}, ptr {at.name}, align 8")
+
+    def _place(self, w: Writer, slot: int, moved: str) -> Lane:
+        return further(w, address(w, "%work", slot * 8 * w.lanes), moved, 8 * w.lanes)
+
+    def _put(self, w: Writer, lane: Lane, slot: int, moved: str = "0") -> None:
+        w.lines.append(f"  store {w.type(lane.kind)} {lane.name}, ptr {self._place(w, slot, moved).name}, align 8")
+
+    def _keep(self, w: Writer, value: Value, lane: Lane) -> None:
+        for slot in self.program.homes.get(value, ()):
+            self._put(w, lane, slot)
 
     def _write(self, w: Writer, value: Value, lane: Lane) -> None:
         stored = to_memory(w, lane, value.dtype)
         for element in self.program.sinks[value]:
             self._store(w, element, stored, value.dtype)
 
-    def _store(self, w: Writer, element: Element, stored: Lane, dtype: DType) -> None:
-        at = self.ports.output(w, element)
+    def _store(self, w: Writer, element: Element, stored: Lane, dtype: DType, moved: str = "0") -> None:
+        at = self.ports.output(w, element, moved)
         w.lines.append(f"  store {w.type(stored.kind)} {stored.name}, ptr {at.name}, align {dtype.bytes}")
+
+
+def _times(w: Writer, index: str, step: int) -> str:
+    """index * step, as an operand of an address."""
+    if step == 1:
+        return f"%{index}"
+    return w.line("i64", f"mul nsw i64 %{index}, {step}").name if step else "0"

@@ -171,7 +171,8 @@ class Writer:
         if not (self.lines and self.lines[-1].startswith(start) and name.isascii()) or name in _TAKEN:
             return value
         self.lines[-1] = f"  %{name} = {self.lines[-1][len(start):]}"
-        return Lane(self, f"%{name}", value.kind)
+        value.name = f"%{name}"  # for all who hold it: a copy is the value itself
+        return value
 
     def label(self, name: str) -> None:
         """A basic block begins."""
