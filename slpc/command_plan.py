@@ -172,11 +172,13 @@ def why(file: str, constants: dict[str, str], name: str, budget: str | None, mem
         of: str | None, backend: str, device: str | None, as_json: bool) -> None:
     """Say of one value whether it is kept or computed again, from where to where, and what else was possible."""
     from . import api, reasons
+    from .passes.fuse import refusals
 
     graph = _graph(file, constants, forward, wrt, of, fuse, backend, device)
     found, = _plans(graph, _Limits(budget, memory, policy, keep, effort, backend, device or "cpu"), ())
     with api.placed(graph.file):
-        reason = reasons.reason(found, name)
+        stopped = {r.node.result.name: r.reason for r in refusals(api.simplified(api.load(file, **constants)))}
+        reason = reasons.reason(found, name, stopped if fuse else {})
     if as_json:
         report.result(json.dumps(reason.as_json()))
     else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from . import report
@@ -51,6 +52,8 @@ class Reason:
     flops: int
     operands: tuple[str, ...]
     alternative: Alternative | None
+    stored: str = ""
+    """Why a value that makes rows wide, as scores do, is stored whole and not computed by blocks of rows."""
 
     def as_json(self) -> dict[str, Any]:
         """The stable fields of `slpc why --json`."""
@@ -62,13 +65,16 @@ class Reason:
                 "lives": [asdict(life) for life in self.lives], "flops": self.flops, "operands": list(self.operands),
                 "steps": len(self.plan.order), "peak_bytes": self.plan.lives.peak,
                 "peak_step": self.plan.lives.peak_step + 1 if self.plan.order else 0,
-                "alternative": asdict(self.alternative) if self.alternative is not None else None}
+                "alternative": asdict(self.alternative) if self.alternative is not None else None,
+                "not_fused": self.stored or None}
 
     def show(self) -> None:
         """The same in words."""
         plan, value = self.plan, self.value
         where = f" (line {value.span.line})" if value.span is not None else ""
         report.result(f"{report.name(value.name)}: {value.type}, {human(value.type.bytes)}{where}: {self.fate}")
+        if self.stored:
+            report.result(f"  not fused: {self.stored}")
         if not self.lives:
             return
         share = self.flops / plan.forward_flops if plan.forward_flops else 0.0
@@ -84,12 +90,23 @@ class Reason:
         report.table([report.faint("  " + row[0]), row[1]] for row in rows)
 
 
-def reason(plan: Plan, name: str) -> Reason:
-    """What the plan does with the value of that name; Fault E0608 if the program has none. `x_r1` means `x`."""
+def reason(plan: Plan, name: str, stopped: Mapping[str, str] = MappingProxyType({})) -> Reason:
+    """What the plan does with the value of that name; Fault E0608 if the program has none. `x_r1` means `x`. `stopped`
+    says by name why values were not fused (`passes.fuse.refusals`)."""
+    found = _reason(plan, name)
+    return replace(found, stored=stopped.get(found.value.name, ""))
+
+
+def _reason(plan: Plan, name: str) -> Reason:
     graph = plan.tasks.graph
     known = {v.name: v for v in graph.values()}
     value = known.get(name) or known.get(_without_run(name))
     if value is None:
+        for body in graph.regions():
+            for inside in body.values():
+                if inside.name == name:
+                    fate = f"within the region {body.name}: a block of its rows is there at a time, never the whole"
+                    return Reason(plan, inside, fate, (), 0, (), None)
         raise Fault("E0608", f"there is no value '{name}'", near(name, known) or
                     "slpc opt FILE -p adjoint,simplify names all values")
     root = buffer(value)
@@ -97,7 +114,7 @@ def reason(plan: Plan, name: str) -> Reason:
         what = "an input" if root is value else f"a view of the input {root.name}"
         return Reason(plan, value, f"{what}: it is there all the time, and not counted", (), 0, (), None)
     if root is not value:
-        below = reason(plan, root.name)
+        below = _reason(plan, root.name)
         return Reason(plan, value, f"a view of {root.name}, which is {below.fate}", below.lives, below.flops,
                       below.operands, below.alternative)
     return _of_buffer(plan, value)
