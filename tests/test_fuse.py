@@ -3,6 +3,8 @@ gradient and second derivative are those of the unfused program."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy
 import pytest
 
@@ -245,3 +247,9 @@ def test_samples_that_meet_are_left_alone() -> None:
     """A normalisation over the batch."""
     plain = simplify(adjoint(simplify(parse(MLP.format("(X - mean(X, axis=0)) @ W[l]")))))
     assert by_batch(plain, least=1.0) is plain
+
+
+def test_the_page_shows_what_comes_out() -> None:
+    tests = Path(__file__).parent
+    golden = (tests / "golden" / "fuse_attention.slp").read_text("utf-8").split("# ----\n")[1]
+    assert f"```text\n{golden}```" in (tests.parent / "docs" / "attention.md").read_text("utf-8")
