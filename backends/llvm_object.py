@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -146,11 +149,35 @@ def target_machine(triple: str = "", cpu: str = "") -> Any:
     except RuntimeError:
         raise Fault("E0704", f"LLVM knows no target '{triple}'",
                     near(triple, _TRIPLES) or f"for example {', '.join(_TRIPLES)}") from None
+    if cpu and not (here and cpu == llvm.get_host_cpu_name()):
+        known = processors(triple)
+        if known and cpu not in known:
+            raise Fault("E0704", f"LLVM knows no processor '{cpu}' for {triple}",
+                        near(cpu, known) or f"for example {', '.join(known[:4])}")
     return target.create_target_machine(cpu=cpu, features=features, opt=2, reloc="pic", codemodel="default")
 
 
 _TRIPLES = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu", "riscv64-unknown-linux-gnu", "arm64-apple-darwin",
             "x86_64-pc-windows-msvc")
+
+
+_LIST = """import sys, llvmlite.binding as llvm
+llvm.initialize_all_targets()
+llvm.initialize_all_asmprinters()
+llvm.Target.from_triple(sys.argv[1]).create_target_machine(cpu="help")"""
+
+
+@cache
+def processors(triple: str) -> tuple[str, ...]:
+    """The names of the processors of a target, none where they cannot be found out. LLVM prints them to the error
+    output, and takes an unknown one for the most general with no more than a warning: so another process is asked."""
+    try:
+        listed = subprocess.run([sys.executable, "-c", _LIST, triple], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    _, _, rest = listed.stderr.partition("Available CPUs for this target:")
+    names = rest.partition("Available features")[0].splitlines()
+    return tuple(sorted(line.split()[0] for line in names if " - " in line))
 
 
 def object_file(text: str, machine: Any) -> bytes:

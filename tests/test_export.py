@@ -254,6 +254,14 @@ def test_faults(options: dict[str, str], code: str) -> None:
     assert caught.value.code == code
 
 
+def test_an_unknown_processor() -> None:
+    graph = slpc.load(PROGRAMS / "lecture.slp")
+    with pytest.raises(slpc.SlpError, match="skylake-avx521") as caught:
+        export.render(graph, "asm", cpu="skylake-avx521", target="x86_64-unknown-linux-gnu")
+    assert caught.value.code == "E0704" and "skylake-avx512" in str(caught.value)
+    assert export.render(graph, "asm", cpu="haswell", target="x86_64-unknown-linux-gnu")[0]
+
+
 def test_without_a_linker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(export, "linkers", list)
     with pytest.raises(slpc.SlpError) as caught:
