@@ -52,11 +52,12 @@ def _multiplies(node: Node) -> bool:
 
 _WIDE = ({(name, dtype): f32 for name in ("cumsum", "scatter_add", "place") for dtype in (f16, bf16)}
          | {("polygamma", dtype): f64 for dtype in (f16, bf16, f32)})
-_ROWS = {"gather": (0,), "scatter_add": (0,)}
+_ROWS = {"gather": (0,), "scatter_add": (0,), "all_reduce": (0,), "wait": (0,)}
 
 _CPU = Target(
-    "torch", arena=True, computed_in=_WIDE, products_as_blas=True, joined_batches=True, row_by_row=_ROWS,
-    steps_forward=True, in_place=torch_lowering.IN_PLACE, adds_products=True, serves=torch_regions.product_sums,
+    "torch", arena=True, collectives=True, computed_in=_WIDE, products_as_blas=True, joined_batches=True,
+    row_by_row=_ROWS, steps_forward=True, in_place=torch_lowering.IN_PLACE, adds_products=True,
+    serves=torch_regions.product_sums,
     takes_over=torch_regions.takes_over, workspace=torch_lowering.node_workspace, outside=_outside)
 TARGETS = {"cpu": _CPU, "cuda": replace(_CPU, fusible=fusible, serves=torch_regions.kernels_too,
                                         outside=_outside_on_cuda)}
@@ -64,8 +65,8 @@ TARGETS = {"cpu": _CPU, "cuda": replace(_CPU, fusible=fusible, serves=torch_regi
 TARGET = TARGETS["cpu"]
 
 _TAKEN = {"torch", "threading", "SIZE", "DEVICE", "block", "run", "kept", "out", "outputs", "checks", "values", "tuple",
-          "zip", "map", "hasattr", "ENTRY", "inputs", "noted", "precision", "contextlib", "bool_", "triton", "tl",
-          "libdevice", *HELPERS, *triton_functions.HELPERS}
+          "zip", "map", "hasattr", "ENTRY", "inputs", "noted", "precision", "works", "done", "contextlib", "bool_",
+          "triton", "tl", "libdevice", *HELPERS, *triton_functions.HELPERS}
 
 
 def lowered() -> set[str]:

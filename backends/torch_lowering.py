@@ -65,6 +65,19 @@ def number(value: Constant) -> str:
 
 
 HELPERS = {
+    "started": '''\
+works = {}
+
+
+def started(name, x):
+    """The sum of x over all processes has begun, in place."""
+    works[name] = torch.distributed.all_reduce(x, async_op=True)
+
+
+def done(name):
+    """It is there: on the device, for what the device runs from here on."""
+    works.pop(name).wait()
+''',
     "cube_root": '''\
 def cube_root(x, out):
     """A power, and one step of Newton's method for the digits that the rounding of 1/3 costs."""
@@ -303,6 +316,26 @@ def _copy(node: Node, scope: Scope) -> list[str]:
     return _written(node, scope)
 
 
+@_row("all_reduce")
+def _all_reduce(node: Node, scope: Scope) -> list[str]:
+    name = scope.name(node.result)
+    lines = _copy(node, scope)
+    if node.attributes["processes"] > 1:
+        lines.append(f'{scope.helper("started")}("{node.result.name}", {name})')
+    return lines
+
+
+@_row("wait")
+def _wait(node: Node, scope: Scope) -> list[str]:
+    made = node.operands[0].node
+    assert made is not None
+    lines = _copy(node, scope)
+    if made.attributes["processes"] > 1:
+        scope.helper("started")
+        lines.insert(0, f'done("{made.result.name}")')
+    return lines
+
+
 @_row("arange")
 def _arange(node: Node, scope: Scope) -> list[str]:
     a, z = node.attributes, node.result
@@ -430,6 +463,6 @@ for _op in OPS.values():
 
 IN_PLACE: dict[str, tuple[int, ...]] = {
     op.name: tuple(range(len(op.operands))) for op in OPS.values() if op.elementwise
-} | {"where": (1, 2), "astype": (), "copy": (0,), "polygamma": (), "sign": (), "cbrt": (), "floor_divide": (0,),
-     "mod": (0,)}
+} | {"where": (1, 2), "astype": (), "copy": (0,), "all_reduce": (0,), "wait": (0,), "polygamma": (), "sign": (),
+     "cbrt": (), "floor_divide": (0,), "mod": (0,)}
 """The operands that the lowerings here may write over."""

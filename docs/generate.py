@@ -25,6 +25,8 @@ FAMILIES = {
     "product": ("Products", "An `m x k` by `k x n` product counts `2 m n k` flops."),
     "movement": ("Data movement", "Copies: elements moved are counted, arithmetic is none but for the sums of "
                  "`scatter_add` and of a `place` whose operands overlap."),
+    "collective": ("Several processes", "Sums over processes that run the same program, each on data of its own: begun "
+                   "by one operation and waited for by another, so that other operations run meanwhile."),
 }
 
 

@@ -3,8 +3,9 @@
     python examples/train.py --text README.md --steps 200 --budget 0.2
     python examples/train.py --text README.md --backend torch --device cuda -D dtype=bf16 -D T=512 -D d=512 -D L=8
     python examples/train.py --text README.md --steps 400 --resume train.npz
+    torchrun --nproc-per-node 2 examples/train.py --text README.md --backend torch
 
-A word is a byte, and the batches of a step are drawn from the text with the step's number as seed: a run that is
+A word is a byte, and the batch of a step is drawn from the text with the step's number as seed: a run that is
 resumed sees what it would have seen, and its losses are the same. Ctrl-C saves, too.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import slpc
-from slpc import machine, measuring
+from slpc import machine, measuring, processes
 from slpc.memory import human
 from slpc.passes.cost import costs
 from slpc.passes.devices import DEVICES, Device
@@ -37,10 +39,10 @@ WARM_UP = 20
 """Steps over which the learning rate rises; it falls along a cosine to a tenth afterwards."""
 
 
-def batch(text: np.ndarray[Any, Any], shape: tuple[int, int], step: int) -> dict[str, np.ndarray[Any, Any]]:
-    """Tokens and the tokens that follow them, of pieces of the text that the number of the step chooses."""
+def batch(text: np.ndarray[Any, Any], shape: tuple[int, int], seed: tuple[int, int]) -> dict[str, np.ndarray[Any, Any]]:
+    """Tokens and the tokens that follow them, of pieces of the text that the numbers of step and process choose."""
     rows, length = shape
-    starts = np.random.default_rng(step).integers(0, len(text) - length, rows)
+    starts = np.random.default_rng(seed).integers(0, len(text) - length, rows)
     pieces = np.stack([text[at:at + length + 1] for at in starts])
     return {"tok": pieces[:, :-1].copy(), "target": pieces[:, 1:].copy()}
 
@@ -100,9 +102,11 @@ def main(path: Path, steps: int, stop: int | None, budget: str, optimizer: str, 
          device: str, constants: tuple[str, ...], save: Path, resume: Path | None, log: Path | None,
          measure: bool) -> None:
     """Train the lecture's transformer on the bytes of a text."""
-    console = Console()
     sizes = SIZES | dict(c.partition("=")[::2] for c in constants) | {"V": WORDS}
+    device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
     graph = slpc.load(PROGRAM, **sizes)
+    rank = processes.rank()
+    console = Console(quiet=rank > 0)
     rows, length = next(v.shape for v in graph.data if v.name == "tok")
     text = np.frombuffer(path.read_bytes(), np.uint8).astype(np.int64)
     if len(text) <= length + 1:
@@ -123,13 +127,16 @@ def main(path: Path, steps: int, stop: int | None, budget: str, optimizer: str, 
         while step.updates < min(steps, stop or steps):
             at = step.updates
             step.rate = rate_at(at, steps, rate)
-            losses.append(float(step(**batch(text, (rows, length), at))))
+            losses.append(float(step(**batch(text, (rows, length), (at, rank)))))
             elapsed = (time.perf_counter() - began) / (step.updates - first)
+            tokens = step.processes * rows * length / elapsed
             bar.update(task, completed=step.updates, description=(
-                f"loss {losses[-1]:.3f}  {rows * length / elapsed:,.0f} tokens/s  MFU {ideal / elapsed:.1%}"))
-            if log is not None:
+                f"loss {losses[-1]:.3f}  {tokens:,.0f} tokens/s  MFU {ideal / elapsed:.1%}"))
+            if log is not None and not rank:
                 with log.open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps({"step": at, "loss": losses[-1]}) + "\n")
+    if rank:
+        return
     step.save(save)
     if losses:
         curve(losses, save.with_suffix(".png"))

@@ -152,6 +152,12 @@ _code("E0122", "an input is donated to an output that cannot lie in its memory",
       '@donated(w="w_new")\ndef f(w: f64[3], g: f64[3]):\n    w_new = w - g\n    return sum(w), w_new',
       '@donated(w="w_new")\ndef f(w: f64[3], g: f64[3]):\n    s = sum(w)\n    w_new = w - g\n    return s, w_new')
 
+_code("E0123", "a sum over processes that is not waited for",
+      """`all_reduce` begins a sum over processes, and its result is there after `wait`: no other operation may read it,
+      nor may the program return it.""",
+      "def f(g: f64[3]):\n    s = all_reduce(g, processes=2)\n    return 2 * s",
+      "def f(g: f64[3]):\n    s = wait(all_reduce(g, processes=2))\n    return 2 * s")
+
 # E02xx: calls --------------------------------------------------------------------------------------------------
 _expression("E0201", "a wrong number of operands",
             "The operation takes another number of operands; `slpc ops` lists them.", "atan2(x)", "atan2(x, 1.0)")
@@ -257,6 +263,17 @@ _code("E0414", "a tensor that the program cannot take as it lies",
 _code("E0415", "a second derivative through a module",
       """`slpc.module` gives torch first derivatives. The program of second ones is made by slpc.hvp, and is called like
       any other.""", "torch.autograd.grad(grad.sum(), x)    # grad made with create_graph=True", "slpc.hvp(program)")
+
+_code("E0416", "more processes than the backend runs in",
+      """A sum over processes (`all_reduce`) is done by torch.distributed, so a program that has one runs on the backend
+      torch, in as many processes as it says, which torchrun starts.""",
+      "torchrun --nproc-per-node 2 examples/train.py --text FILE",
+      "torchrun --nproc-per-node 2 examples/train.py --text FILE --backend torch")
+_code("E0417", "a process of several is gone",
+      """The processes of a step wait for one another. Where one has ended, or has not answered in time, the step of the
+      others ends with this error; their parameters may be updated in part.""",
+      "torchrun --nproc-per-node 2 examples/train.py ...     # one of the two was killed",
+      "torchrun --nproc-per-node 2 examples/train.py ... --resume train.npz")
 
 # E05xx: what is not installed ----------------------------------------------------------------------------------
 _code("E0501", "a backend is not installed",

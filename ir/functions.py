@@ -375,6 +375,17 @@ def _stop_gradient(reader: Expressions, x: Any) -> Value:
     return reader.arrays.emit(OPS["stop_gradient"], (_array(reader, x, "stop_gradient"),))
 
 
+def _all_reduce(reader: Expressions, x: Any, processes: Any) -> Value:
+    count = _integer(processes, "the number of processes")
+    if count < 1:
+        raise Fault("E0203", f"a sum over {count} processes")
+    return reader.arrays.emit(OPS["all_reduce"], (_array(reader, x, "all_reduce"),), {"processes": count})
+
+
+def _wait(reader: Expressions, x: Any) -> Value:
+    return reader.arrays.emit(OPS["wait"], (_array(reader, x, "wait"),))
+
+
 def _matmul(reader: Expressions, a: Any, b: Any) -> Value:
     return reader.arrays.matmul(_array(reader, a, "matmul"), _array(reader, b, "matmul"))
 
@@ -437,6 +448,7 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
     "arange": _arange, "eye": _eye, "tril": _triangle("less_equal"), "triu": _triangle("greater_equal"),
     "concat": _concat, "stack": _stack, "place": _place, "take": _take, "take_along_axis": _take_along_axis,
     "scatter_add": _scatter_add, "copy": _copy, "stop_gradient": _stop_gradient, "matmul": _matmul,
+    "all_reduce": _all_reduce, "wait": _wait,
     "range": _range, "len": _len, "zip": _zip, "enumerate": _enumerate, "list": _sequence(list),
     "tuple": _sequence(tuple), "reversed": lambda reader, items: list(reader.iterate(items))[::-1],
     "int": _number("int", i64, int), "float": _number("float", f64, float),

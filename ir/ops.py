@@ -26,7 +26,7 @@ from .shapes import Attributes, Types
 from .types import Kind, TensorType
 
 Domain = Literal["any", "number", "float", "bool", "mixed"]
-Family = Literal["elementwise", "view", "reduction", "product", "movement", "region"]
+Family = Literal["elementwise", "view", "reduction", "product", "movement", "collective", "region"]
 
 _ALL: tuple[Kind, ...] = ("float", "int", "bool")
 _KINDS: dict[Domain, tuple[Kind, ...]] = {
@@ -229,6 +229,12 @@ _row(Operation("scatter_add", ("x", "i"), "movement", shapes.scatter_add,
                variadic=True))
 _row(Operation("arange", (), "movement", shapes.arange, "start, start + step, ... below stop", "mixed",
                attributes=("start", "stop", "step", "dtype")))
+
+# Several processes ---------------------------------------------------------------------------------------------
+_row(Operation("all_reduce", ("x",), "collective", shapes.same,
+               "begins the sum of x over so many processes; only `wait` may read it", "float",
+               attributes=("processes",)))
+_row(Operation("wait", ("x",), "collective", shapes.same, "what an all_reduce sums, once it is there", "float"))
 
 # Regions: a body of operations, by blocks of rows (ir/rows.py) ----------------------------------------------------
 _row(Operation("region", (), "region", shapes.region, "a helper under @tile: its body, block by block of its rows",

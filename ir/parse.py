@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from . import donation
+from .collectives import unawaited
 from .diagnostics import Diagnostic, Fault, SlpError, Span, near
 from .entities import POISON, Helper
 from .graph import Builder, Graph, Value
@@ -198,7 +199,12 @@ def _elaborate(reader: Interface, program: Helper) -> Graph | None:
                                    "end it with return and the names of its outputs"))
     if outputs is None or reader.errors or POISON in reader.scope.values():
         return None
-    return _donating(reader, program, builder.finish(outputs, names))
+    graph = builder.finish(outputs, names)
+    begun = unawaited(graph)
+    if begun is not None:
+        reader.report(source.error("E0123", f"'{begun}' is read before it is there", span,
+                                   "a sum over processes is there after wait(...)"))
+    return _donating(reader, program, graph)
 
 
 def _donating(reader: Interface, program: Helper, graph: Graph) -> Graph:

@@ -356,7 +356,7 @@ def _fill() -> None:
     from .ops import OPS
 
     for op in OPS.values():
-        if op.elementwise or op.name in ("copy", "stop_gradient", "cumsum"):
+        if op.elementwise or op.name in ("copy", "stop_gradient", "cumsum") or op.family == "collective":
             PAIRS.setdefault(op.name, _same)
 
 

@@ -41,6 +41,7 @@ class Target:
     last time, and `takes_over` says the pairs (operand, result) of which that is true of a region. `fusible` says of
     an operation whether a kernel of several can do it, `adds_products` that a product can be added to what is there
     (passes/kernels.py). `contracts` says that it can round a product and the sum that takes it once together.
+    `collectives` says that it runs in several processes; the others have copies of what one process sums.
     `workspace` is the bytes that one run of an operation needs beside operands and results, `outside` the most that
     the libraries allocate at once beside the arena while a program runs. `arena` says whether the backend emits
     programs that run in an arena, `regions` whether it runs a region by blocks (the others are given its body in its
@@ -65,6 +66,7 @@ class Target:
     row_by_row: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     in_place: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     takes_over: Callable[[Node], Sequence[tuple[int, int]]] = nothing
+    collectives: bool = False
     fusible: Callable[[Node], bool] | None = None
     adds_products: bool = False
     workspace: Callable[[Node], int] = no_workspace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import donation
+from .collectives import unawaited
 from .graph import Constant, Graph, Value, buffer, operand_types
 from .rows import rows_of
 
@@ -52,6 +53,9 @@ def verify(graph: Graph) -> Graph:
     told = donation.fault(graph)
     if told is not None:
         _fail(graph, len(graph.nodes), told[0])
+    begun = unawaited(graph)
+    if begun is not None:
+        _fail(graph, len(graph.nodes), f"{begun!r} is read before it is there")
     if not set(graph.defaults) <= {v.name for v in graph.inputs}:
         _fail(graph, 0, "a default for no input")
     return graph

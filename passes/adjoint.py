@@ -242,9 +242,18 @@ def _permute(sweep: _Reverse, node: Node, z: Masked) -> None:
     sweep.contribute(node.operands[0], sweep.seen(z, ("permute", back), lambda v: sweep.arrays.permute(v, back)))
 
 
-@_rule("copy")
+@_rule("copy wait")
 def _copy(sweep: _Reverse, node: Node, z: Masked) -> None:
     sweep.contribute(node.operands[0], z)
+
+
+@_rule("all_reduce")
+def _all_reduce(sweep: _Reverse, node: Node, z: Masked) -> None:
+    """Each process has a part in the sum of all: their cotangents are summed."""
+    def summed(v: list[Value]) -> Value:
+        return sweep.arrays.emit(OPS["wait"], (sweep.arrays.emit(OPS["all_reduce"], v, node.attributes),))
+
+    sweep.contribute(node.operands[0], sweep.joined([z], ("all_reduce", *node.attributes.values()), summed))
 
 
 @_rule("stop_gradient arange")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.util import find_spec
 
+from ..ir.collectives import wire_bytes
 from ..ir.diagnostics import Fault, near
 from ..ir.graph import Graph
 from ..ir.target import Target
@@ -149,6 +150,11 @@ class Plan:
     def recompute_fraction(self) -> float:
         """Of the forward flops."""
         return self.recompute_flops / self.forward_flops if self.forward_flops else 0.0
+
+    @cached_property
+    def wire_bytes(self) -> int:
+        """Bytes that each of several processes sends to the others."""
+        return wire_bytes(self.graph)
 
     @property
     def region_flops(self) -> int:

@@ -17,7 +17,7 @@ None of these takes memory of its own, and nothing may read that part of x once 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -226,18 +226,23 @@ def on_demand(nodes: Sequence[Node], waiting: Collection[Node]) -> list[Node]:
     return made
 
 
-def in_order(graph: Graph, early: Collection[Node] = ()) -> Sequence[Node] | None:
+def in_order(graph: Graph, early: Collection[Node] = (),
+             behind: Mapping[Node, Node] | None = None) -> Sequence[Node] | None:
     """The nodes in an order in which nothing reads a donated input after it has been overwritten, nor, if that can be,
-    a piece of it; otherwise as they stand, but for those that are `early`: each as soon as it can run. None if there is
-    no such order.
+    a piece of it; otherwise as they stand, but for those that are `early`: each as soon as it can run, and for those
+    that come `behind` others, where that can be. None if there is no such order.
     """
-    return _sorted(graph, early, True) or _sorted(graph, early, False)
+    tried: Sequence[tuple[Mapping[Node, Node], bool]] = ((behind or {}, True), ({}, True), ({}, False))
+    return next((found for late, by_pieces in tried if (found := _sorted(graph, early, late, by_pieces))), None)
 
 
-def _sorted(graph: Graph, early: Collection[Node], by_pieces: bool) -> Sequence[Node] | None:
+def _sorted(graph: Graph, early: Collection[Node], late: Mapping[Node, Node],
+            by_pieces: bool) -> Sequence[Node] | None:
     """The topological order that takes the first node that is ready, an early one before all others."""
     place = {node: at for at, node in enumerate(graph.nodes)}
     after = [{place[v.node] for v in node.operands if v.node is not None} for node in graph.nodes]
+    for node, before in late.items():
+        after[place[node]].add(place[before])
     given = donations(graph)
     views: dict[Value, list[tuple[int, Value]]] = {x: [] for x in given.values()}
     for at, node in enumerate(graph.nodes):
@@ -254,8 +259,8 @@ def _sorted(graph: Graph, early: Collection[Node], by_pieces: bool) -> Sequence[
                 after[at].update(t for t, v in views[x] if t != at and meets(v, x, offset, value.type.bytes))
     behind: list[list[int]] = [[] for _ in graph.nodes]
     for at, needed in enumerate(after):
-        for before in needed:
-            behind[before].append(at)
+        for earlier in needed:
+            behind[earlier].append(at)
     waits = [len(needed) for needed in after]
     rank = [(node not in early, at) for at, node in enumerate(graph.nodes)]
     ready = [rank[at] for at, count in enumerate(waits) if not count]

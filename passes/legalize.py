@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 
 from ..ir.arrays import Arrays
+from ..ir.diagnostics import Fault
 from ..ir.graph import Constant, Graph, Node, Value, buffer
 from ..ir.layout import layout, nested, reshaped
 from ..ir.ops import OPS
@@ -75,6 +76,8 @@ class _Legal:
             wide = self._wide(node)
             if node.op.name == "slice" and self.target.steps_forward:
                 value = self._forwards(node, operands[0])
+            elif node.op.family == "collective" and not self.target.collectives:
+                value = self._alone(node, operands)
             elif wide is None:
                 value = self.arrays.emit(node.op, operands, node.attributes)
             else:
@@ -106,6 +109,14 @@ class _Legal:
                 new.name = old.name
                 self.changed = True
             self.now[old] = new
+
+    def _alone(self, node: Node, operands: tuple[Value, ...]) -> Value:
+        """A sum over one process; Fault E0416 if there are more."""
+        if node.attributes.get("processes", 1) > 1:
+            raise Fault("E0416", f"'{node.result.name}' is a sum over {node.attributes['processes']} processes, and "
+                                 f"the backend {self.target.name} runs in one", "backend=\"torch\" (--backend torch)")
+        self.changed = True
+        return self.arrays.emit(OPS["copy"], operands)
 
     def _wide(self, node: Node) -> DType | None:
         """The dtype in which the operation is done, if it is not that of its result."""

@@ -191,6 +191,8 @@ class Search:
             if task in planned:
                 continue
             planned.add(task)
+            if tasks.nodes[task] is not None and tasks.nodes[task].op.family == "collective":
+                return None  # what is summed over processes is summed once
             self.work += 1
             flops += tasks.flops[task]
             if len(planned) > LONGEST or self.flops + flops > self.most_flops:

@@ -161,7 +161,7 @@ def _any(sets: Bits, axes: tuple[int, ...], keepdims: bool = False) -> Bits:
     return numpy.expand_dims(joined, axes) if keepdims else joined
 
 
-@_rule("copy stop_gradient arange")
+@_rule("copy stop_gradient arange all_reduce wait")
 def _same(node: Node, sets: list[Bits], known: Known) -> Bits:
     return sets[0]
 

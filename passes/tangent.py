@@ -139,7 +139,7 @@ RULES: dict[str, _Rule] = {}
 _rule = rows(RULES)
 
 
-@_rule("reshape permute_dims broadcast_to slice sum cumsum copy gather scatter_add")
+@_rule("reshape permute_dims broadcast_to slice sum cumsum copy gather scatter_add all_reduce wait")
 def _linear(sweep: _Forward, node: Node) -> Masked | None:
     """Linear in its first operand: the same operation of the tangent."""
     x = sweep.selected(node.operands[0])

@@ -11,6 +11,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ..ir.statements import Statements
 from ..ir.types import TensorType, f32, f64
 from .donation import in_order, on_demand
 from .in_place import piece_offsets, tiled
+from .parallel import mean
 from .rebuild import extended
 from .simplify import simplify
 
@@ -71,13 +73,15 @@ def buffers_of(optimizer: str) -> tuple[str, ...]:
 
 
 def training_step(gradient: Graph, optimizer: str, options: Mapping[str, Any] | None = None, *,
-                  clip: float | None = None, micro_batches: int = 1, phase: str = "whole") -> Step:
+                  clip: float | None = None, micro_batches: int = 1, phase: str = "whole",
+                  processes: int = 1) -> Step:
     """The step of a program of value and gradient (`passes.adjoint`).
 
     `options` are the constants of the optimizer's text, such as `beta1`. With `clip` the gradient is brought down to
     that norm, taken over all parameters; so all gradients are there before the first update. With several
     `micro_batches` their gradients are added up in buffers of their own, and `phase` says at which of them this is:
-    "first", "more", or "last", which updates by their mean. Numbers of 16 bits are updated in f32.
+    "first", "more", or "last", which updates by their mean. Of several `processes` each has a part of the batch, and
+    the loss and what updates are means over them (`passes.parallel`). Numbers of 16 bits are updated in f32.
 
         y, w_bar = ...              y, w_bar = ...
         return y, w_bar             t: f64[3] = 0.1 * w_bar
@@ -86,7 +90,7 @@ def training_step(gradient: Graph, optimizer: str, options: Mapping[str, Any] | 
 
     Fault E0609 for an unknown optimizer, E0202 for an option that it does not have.
     """
-    return _Step(gradient, optimizer, options or {}, clip, micro_batches, phase).run()
+    return _Step(gradient, optimizer, options or {}, clip, micro_batches, phase, processes).run()
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,9 @@ class _Step:
     """A step under construction."""
 
     def __init__(self, gradient: Graph, optimizer: str, options: Mapping[str, Any], clip: float | None,
-                 micro_batches: int, phase: str) -> None:
+                 micro_batches: int, phase: str, processes: int) -> None:
         self.gradient, self.optimizer, self.options = gradient, optimizer, options
-        self.clip, self.micro_batches, self.phase = clip, micro_batches, phase
+        self.clip, self.micro_batches, self.phase, self.processes = clip, micro_batches, phase, processes
         names = {f"{v.name}_bar": v for v in gradient.inputs}
         self.bars = {names[v.name]: v for v in gradient.outputs if v.name in names}
         self.values = [v for v in gradient.outputs if v.name not in names]
@@ -127,13 +131,16 @@ class _Step:
                 made[sums[p]] = self._joined(p, parts, [self._added(sums[p], part) for part in parts])
         else:
             for p, parts in pieces.items():
-                pieces[p] = [_Piece(self._mean(sums.get(p), part), part.at) for part in parts]
+                pieces[p] = [_Piece(mean(self.arrays, self._mean(sums.get(p), part), self.processes, p.name), part.at)
+                             for part in parts]
             factor = self._factor(pieces) if self.clip is not None else None
             for p, parts in pieces.items():
                 updates = [self._updated(p, part, state[p], factor, rate, step) for part in parts]
                 found = [self._joined(p, parts, each) for each in zip(*updates, strict=True)]
                 made |= dict(zip((p, *state[p]), found, strict=True))
-        outputs = [*self.values, *made.values()]
+        values = [mean(self.arrays, v, self.processes, v.name) if v.dtype.is_float and not v.shape else v
+                  for v in self.values]
+        outputs = [*values, *made.values()]
         names = [*(v.name for v in self.values), *(f"{old.name}_new" for old in made)]
         for node in builder.nodes[len(self.gradient.nodes):]:
             if not node.result.name:
@@ -157,6 +164,7 @@ class _Step:
             if all(buffer(v).node is None or v.node in late for v in node.operands):
                 late[node] = None
         order = in_order(graph, update)
+        order = in_order(graph, update, _overlapping(order or ()))
         assert order is not None, graph
         nodes = graph.nodes
         graph.nodes = tuple(on_demand(order, late))
@@ -226,3 +234,11 @@ class _Step:
         assert isinstance(call, ast.Call)
         found = self.reader.inline(_texts()[name], arguments, dict(options or {}), call)
         return list(found) if isinstance(found, tuple) else [found]
+
+
+def _overlapping(order: Sequence[Node]) -> dict[Node, Node]:
+    """For each sum over processes that is waited for, the beginning of the next one in this order: while that is
+    computed, the first is on the wire."""
+    begun = [n for n in order if n.op.name == "all_reduce"]
+    waits = {n.operands[0].node: n for n in order if n.op.name == "wait"}
+    return {waits[first]: then for first, then in pairwise(begun)}

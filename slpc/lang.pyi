@@ -202,6 +202,10 @@ def take(x: Any, indices: Any, axis: Any=0) -> Any:
     """x at an array of indices along one axis"""
 def take_along_axis(x: Any, indices: Any, axis: Any=-1) -> Any:
     """x at one index for each place of an axis"""
+def all_reduce(x: Any, processes: Any) -> Any:
+    """begins the sum of x over so many processes; only `wait` may read it"""
+def wait(x: Any) -> Any:
+    """what an all_reduce sums, once it is there"""
 def zeros(shape: Any, dtype: Any=...) -> Any:
     """an array of zeros"""
 def ones(shape: Any, dtype: Any=...) -> Any:

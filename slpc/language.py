@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 _FAMILIES = {
     "elementwise": "elementwise", "view": "shapes: views, which cost nothing", "reduction": "reductions",
-    "product": "products", "movement": "data movement",
+    "product": "products", "movement": "data movement", "collective": "several processes",
 }
 _MORE = {
     "shapes: views, which cost nothing": {

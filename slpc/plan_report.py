@@ -85,6 +85,8 @@ def _facts(plan: Plan, measured: int | None) -> Iterable[tuple[str, str]]:
     if plan.region_flops:
         yield "", f"{decimal(plan.region_flops, 'flop')} more inside regions"
     inputs = plan.tasks.graph.inputs
+    if plan.wire_bytes:
+        yield "wire", f"{human(plan.wire_bytes)} from each process to the others"
     yield "inputs", f"{human(sum(v.type.bytes for v in inputs))}, not counted in the peak"
     yield "found by", f"{plan.found_by}, in {plan.seconds:.1f} s"
 
@@ -175,6 +177,7 @@ def as_json(plan: Plan, measured: int | None = None) -> dict[str, Any]:
         "input_bytes": sum(v.type.bytes for v in plan.tasks.graph.inputs),
         "recompute_flops": plan.recompute_flops, "forward_flops": plan.forward_flops,
         "recompute_fraction": plan.recompute_fraction, "region_flops": plan.region_flops,
+        "wire_bytes": plan.wire_bytes,
         "budget": plan.budget, "memory_limit": plan.memory_limit, "policy": plan.policy,
         "kept": list(plan.kept), "steps": len(plan.order), "found_by": plan.found_by, "seconds": plan.seconds,
         "peak_step": plan.lives.peak_step + 1 if plan.order else 0,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import api, files, inputs, planning, samples
+from . import processes as several
 from .function import Function, build
 from .ir.diagnostics import Diagnostic, SlpError, near
 from .ir.graph import Graph
@@ -21,7 +22,8 @@ def train_step(program: api.Source, /, optimizer: str = "adamw", *, rate: float 
                clip: float | None = None, micro_batches: int = 1, backend: str = "numpy",
                recompute_budget: float | str | None = None, memory: int | str | None = None, effort: str = "default",
                fuse: bool = True, device: str | None = None, tf32: bool = False, graph: bool = False,
-               deterministic: bool = False, **options: Any) -> TrainStep:
+               deterministic: bool = False, processes: int | None = None, timeout: float = 300.0,
+               **options: Any) -> TrainStep:
     """A training step: `step(tok=..., target=...)` returns the loss (a tuple where the program has several outputs, of
     which the first is the loss) and updates the parameters of the program in place.
 
@@ -34,7 +36,10 @@ def train_step(program: api.Source, /, optimizer: str = "adamw", *, rate: float 
     Loss, gradient and update are one program. With a `recompute_budget` or `memory` it is planned as `slpc.plan` does,
     with that `effort`; else it keeps everything and runs in the order of its text. Its peak counts neither parameters
     nor optimizer state, which are updated where they lie. `fuse`, `device`, `tf32`, `graph` and `deterministic` are
-    those of `slpc.compile`; on the backend torch parameters are tensors, and so is the loss. SlpError E0407 for a loss
+    those of `slpc.compile`; on the backend torch parameters are tensors, and so is the loss.
+
+    Under torchrun each of the `processes` (as many as it has started, unless said) is given its part of the batch; loss
+    and update are those of the whole, and the parameters begin as those of the first process. SlpError E0407 for a loss
     that is no scalar, E0609 for an unknown optimizer, E0202 for an unknown option, E0411 for micro_batches below 1.
     """
     source = api.graph_of(program)
@@ -43,6 +48,7 @@ def train_step(program: api.Source, /, optimizer: str = "adamw", *, rate: float 
                                   "the first output of the program is its loss; take a sum or a mean", source.file))
     if not (isinstance(micro_batches, int) and micro_batches >= 1):
         raise SlpError(Diagnostic("E0411", f"micro_batches={micro_batches!r} is none", "a batch has 1 or more parts"))
+    joined = several.count(backend, device or "cpu", timeout) if processes is None else processes
     gradient = api.adjoint(source, wrt, fused=fuse and api.fuses(backend, device or "cpu"))
     phases = ["whole"] if micro_batches == 1 else ["first", *["more"] * (micro_batches - 2), "last"]
     running = api.running(device, tf32, graph, deterministic)
@@ -50,13 +56,15 @@ def train_step(program: api.Source, /, optimizer: str = "adamw", *, rate: float 
     made: dict[str, tuple[Step, Function]] = {}
     with api.placed(source.file):
         for phase in dict.fromkeys(phases):
-            step = training_step(gradient, optimizer, options, clip=clip, micro_batches=micro_batches, phase=phase)
+            step = training_step(gradient, optimizer, options, clip=clip, micro_batches=micro_batches, phase=phase,
+                                 processes=joined)
             plan = planning.plan(step.graph, recompute_budget=recompute_budget, memory=memory, backend=backend,
                                  effort=effort, policy=policy, device=device or "cpu")
             function = build(plan.graph, values=len(step.values), backend=backend, running=running)
             function.plan = plan
             made[phase] = step, function
-    return TrainStep(source, optimizer, [made[phase] for phase in phases], _begun(source, parameters, seed), rate)
+    return TrainStep(source, optimizer, [made[phase] for phase in phases], _begun(source, parameters, seed), rate,
+                     joined)
 
 
 def _begun(graph: Graph, given: Mapping[str, Any] | None, seed: int) -> dict[str, Any]:
@@ -87,12 +95,13 @@ class TrainStep:
     """
 
     def __init__(self, graph: Graph, optimizer: str, made: Sequence[tuple[Step, Function]], parameters: dict[str, Any],
-                 rate: float) -> None:
+                 rate: float, processes: int = 1) -> None:
         self.graph, self.optimizer = graph, optimizer
         self.rate = rate
         self.updates = 0
         self.functions = tuple(function for _, function in made)
         self._steps = tuple(step for step, _ in made)
+        self.processes = processes
         self._done = 0
         self._values = len(graph.outputs)
         last = self._steps[-1]
@@ -103,6 +112,8 @@ class TrainStep:
         self.parameters = self._held(parameters)
         self.state = self._held({name: _zeros(types[name]) for name in buffers})
         self.sums = self._held({name: _zeros(types[name]) for name in last.sums.values()})
+        if processes > 1:
+            several.agree(list(self.parameters.values()))
 
     def _held(self, arrays: dict[str, Any]) -> dict[str, Any]:
         """Arrays of NumPy as the backend takes them."""
@@ -136,7 +147,10 @@ class TrainStep:
         known = {**self.parameters, **self.state, **self.sums, step.rate: float(self.rate),
                  step.step: float(self.updates + 1), **batch}
         given = {v.name: known[v.name] for v in function.graph.inputs if v.name in known}
-        results = function.flat(**given, out=function.buffers())
+        try:
+            results = function.flat(**given, out=function.buffers())
+        except RuntimeError as error:
+            raise several.gone(error) if self.processes > 1 else error from None
         for (old, _), new in zip(function.graph.donated.items(), results[self._values:]):
             for kept in (self.parameters, self.state, self.sums):
                 if old in kept:

@@ -89,7 +89,8 @@ def test_every_operation_has_every_rule() -> None:
         assert op.doc
     assert set(adjoint.RULES) == set(tangent.RULES) == \
         {n for n, op in OPS.items() if not op.elementwise} - {"region"}
-    assert numpy_backend.lowered() >= set(OPS) - {"region"}
+    collectives = {n for n, op in OPS.items() if op.family == "collective"}  # copies, where there is one process
+    assert numpy_backend.lowered() >= set(OPS) - {"region"} - collectives
     assert set(RULES) <= set(OPS)
 
 

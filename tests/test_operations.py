@@ -317,6 +317,8 @@ CASES: dict[str, list[Case]] = {
         ("x: f64[2, 0], y: f64[0, 3]", "x @ y", np.matmul),
         ("x: f64[0, 2], y: f64[2, 3]", "x @ y", np.matmul),
     ],
+    "all_reduce": [("x: f64[2, 3]", "wait(all_reduce(x.T, processes=1))", np.transpose)],
+    "wait": [("x: f64", "wait(all_reduce(2 * x, processes=1))", lambda x: 2 * x)],
     "copy": [("x: f64[2, 3]", "copy(x.T)", np.transpose), ("x: f64", "copy(x)", lambda x: x)],
     "place": [
         ("x: f64[2, 3], y: f64[2, 2]", "concat([x, y], axis=1)", lambda x, y: np.concatenate([x, y], 1)),
