@@ -62,7 +62,7 @@ def convert(given: Any, value: Value, shape: tuple[int, ...]) -> Any:
 
 
 @cache
-def _array() -> type:
+def _array() -> Any:
     """The class of NumPy's arrays: an import that was made before takes a third of a microsecond again."""
     import numpy
 
