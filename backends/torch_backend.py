@@ -7,6 +7,7 @@ into its view; the line that computes a value says where it lies.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,9 +20,11 @@ from ..ir.show import dying, show_index
 from ..ir.target import Target
 from ..ir.types import DTYPES, DType, Shape, TensorType, bf16, f16, f32, f64
 from ..passes.arena import Placement, within_outputs
+from ..passes.blocks import Program
 from ..passes.groups import Group
 from . import torch_lowering, torch_regions, triton_functions, triton_kernels
 from .python_source import BLOCK, Names, blocks, listed, load_module, lodged, title
+from .torch_blocks import Block, HasBlocks, known_values
 from .torch_lowering import HELPERS, LOWERINGS, allocated, dtype_text, number, view
 from .torch_regions import HasKernels
 from .triton_functions import fusible
@@ -46,8 +49,8 @@ def _outside_on_cuda(graph: Graph) -> int:
 
 
 def _multiplies(node: Node) -> bool:
-    return node.op.name == "matmul" or (node.op.name == "region"
-                                        and torch_regions.product_sums(node.attributes["body"]))
+    return node.op.name == "matmul" or (node.op.name == "region" and any(
+        n.op.name == "matmul" for n in node.attributes["body"].nodes))
 
 
 _WIDE = ({(name, dtype): f32 for name in ("cumsum", "scatter_add", "place") for dtype in (f16, bf16)}
@@ -56,10 +59,10 @@ _ROWS = {"gather": (0,), "scatter_add": (0,), "all_reduce": (0,), "wait": (0,)}
 
 _CPU = Target(
     "torch", arena=True, collectives=True, computed_in=_WIDE, products_as_blas=True, joined_batches=True,
-    row_by_row=_ROWS, steps_forward=True, in_place=torch_lowering.IN_PLACE, adds_products=True,
+    row_by_row=_ROWS, steps_forward=True, in_place=torch_lowering.IN_PLACE, adds_products=True, regions=True,
     serves=torch_regions.product_sums,
     takes_over=torch_regions.takes_over, workspace=torch_lowering.node_workspace, outside=_outside)
-TARGETS = {"cpu": _CPU, "cuda": replace(_CPU, fusible=fusible, serves=torch_regions.kernels_too,
+TARGETS = {"cpu": _CPU, "cuda": replace(_CPU, fusible=fusible, serves=torch_regions.kernels_too, block_bytes=256 << 20,
                                         outside=_outside_on_cuda)}
 """The facts, by the kind of device."""
 TARGET = TARGETS["cpu"]
@@ -79,16 +82,17 @@ def _lowered(node: Node, scope: torch_lowering.Scope) -> list[str]:
 
 
 def emit(graph: Graph, placement: Placement | None = None, *, source: str = "", device: str = "cpu",
-         tf32: bool = False, deterministic: bool = False) -> str:
+         tf32: bool = False, deterministic: bool = False, kind: str = "") -> str:
     """The module's source for a graph that is legal for the device's target.
 
     With a placement, tensors lie in one arena, and the function takes `out=`, a sequence of tensors for the outputs;
     without one, torch allocates each value, and it is deleted after its last use. `device` is torch's name of one.
     `tf32` lets products of f32 round their operands to TF32; `deterministic` takes the way of equal bits where torch
-    has two. Linear in the number of operations; the same text every time.
+    has two; `kind` is the target that the graph is legal for, if it is not the device's (for tests). Linear in the
+    number of operations; the same text every time.
     """
     names = Names({v.name for v in graph.values()}, _TAKEN | set(DTYPES))
-    module = _Module(graph, placement, names, device, deterministic)
+    module = _Module(graph, placement, names, device, deterministic, kind or device.partition(":")[0])
     body = module.arena() if placement is not None else module.plain()
     return "\n".join([*_head(module, source or graph.file, tf32), *module.constants(), *body]) + "\n"
 
@@ -149,13 +153,17 @@ class _Module:
     """What the functions of a module share."""
 
     def __init__(self, graph: Graph, placement: Placement | None, names: Names, device: str,
-                 deterministic: bool) -> None:
+                 deterministic: bool, kind: str) -> None:
         self.graph, self.placement, self.name, self.device = graph, placement, names, device
         self.deterministic = deterministic
         self.entry = names.text(graph.name)
         self.numbers: dict[tuple[Any, DType], tuple[str, str]] = {}
         self.helpers: dict[str, None] = {}
         self.kernels: dict[str, Kernel] = {}
+        self.counts: dict[tuple[int, int, int], str] = {}
+        self.blocks: dict[Program, Block] = {}
+        self.functions: list[str] = []
+        self.kind = kind
         self.given = within_outputs(graph, placement, scalars=True) if placement is not None else {}
         over = donations(graph) if placement is not None else {}
         self.own = [v for v in graph.outputs if v not in over]
@@ -163,6 +171,7 @@ class _Module:
         self.keeps = placement is not None and device == "cpu"
         self.products = any(_multiplies(n) for n in graph.nodes)
         self.decorator = "@precision()" if self.products else "@torch.no_grad()"
+        self.relative = False
 
     def constant(self, value: Constant) -> str:
         """The name of a tensor of the module that holds the constant."""
@@ -185,6 +194,37 @@ class _Module:
             self.kernels[text] = triton_kernels.kernel(group, name, lambda v: v.name, lies)
         return triton_kernels.kernel(group, self.kernels[text].name, lambda v: v.name, lies)
 
+    def counting(self, first: int, step: int, count: int) -> str:
+        """The name of a tensor of the module: first, first + step, ..."""
+        return self.counts.setdefault((first, step, count), f"counts_{len(self.counts) + 1}")
+
+    def block_function(self, body: Graph, program: Program) -> Block:
+        """The function that runs a block program."""
+        if program not in self.blocks:
+            name, taken = f"{body.name}_block", {b.name for b in self.blocks.values()}
+            while name in taken or name in self.name.used:
+                name += "_"
+            self.blocks[program] = self._block(name, program)
+        return self.blocks[program]
+
+    def _block(self, name: str, program: Program) -> Block:
+        graph = program.graph
+        names = Names({v.name for v in graph.values()} | self.name.used, self.name.taken)
+        inner = _Module(graph, program.placement, names, self.device, self.deterministic, self.kind)
+        inner.numbers, inner.helpers, inner.kernels = self.numbers, self.helpers, self.kernels
+        inner.counts, inner.blocks, inner.functions, inner.relative = self.counts, self.blocks, self.functions, True
+        outside = [v for v, out in zip(graph.outputs, program.outside, strict=True) if out]
+        inside = [v for v, out in zip(graph.outputs, program.outside, strict=True) if not out]
+        inner.given = within_outputs(Graph(graph.name, graph.inputs, graph.nodes, outside, {}, len(graph.inputs)),
+                                     program.placement, scalars=True)
+        part = _Part(inner, range(len(graph.nodes)), known_values(program), inside)
+        checks = any("checks" in line for line in part.lines)
+        arguments = ["block", *map(names, known_values(program)), *map(names, outside), *(["checks"] if checks else [])]
+        self.functions += ["", "", *_call(f"def {name}", ", ".join(arguments), ":"), *(f"    {x}" for x in part.lines)]
+        if inside:
+            self.functions.append(f"    return ({listed(names, inside)})")
+        return Block(name, checks)
+
     def triton(self) -> list[str]:
         """The kernels, and what they import."""
         return ["", *triton_kernels.source(self.kernels.values()), "", ""] if self.kernels else []
@@ -192,6 +232,10 @@ class _Module:
     def constants(self) -> list[str]:
         """The lines of the constants and helpers that the functions have asked for."""
         lines = [f"{name} = {made}" for name, made in self.numbers.values()]
+        for (first, step, count), name in self.counts.items():
+            counted = f"torch.arange({first}, {first + step * count}, {step}, device=DEVICE)" if step else \
+                f"torch.full(({count},), {first}, device=DEVICE)"
+            lines.append(f"{name} = {counted}")
         for helper in self.helpers:
             lines += ["", "", *HELPERS[helper].rstrip().split("\n")]
         return lines
@@ -214,7 +258,8 @@ class _Module:
                                  f"_block_{self.entry}")
             body[-1] = f"{listed(names, graph.outputs)} = values[-{len(graph.outputs)}:]"
         body.append(f"return ({listed(names, graph.outputs)})")
-        return ["", "", *parts, self.decorator, f"def {self.entry}({', '.join(map(names, graph.inputs))}):",
+        return [*self.functions, "", "", *parts, self.decorator,
+                f"def {self.entry}({', '.join(map(names, graph.inputs))}):",
                 *(f"    {line}" for line in body), "", "", f"ENTRY = {self.entry}"]
 
     def _checked(self, lines: list[str]) -> list[str]:
@@ -242,7 +287,8 @@ class _Module:
         if checked:
             calls = ["noted = [] if checks is None else checks", *calls, "if checks is None:", "    verify(noted)"]
         size = -(-self.placement.size // 64) * 64
-        return [*(["", ""] if self.helpers else []), f"SIZE = {size}  # bytes of the arena", *text, *self._outputs(),
+        return [*(["", ""] if self.helpers else []), f"SIZE = {size}  # bytes of the arena", *self.functions, *text,
+                *self._outputs(),
                 *self._entry(calls)]
 
     def _outputs(self) -> list[str]:
@@ -287,6 +333,8 @@ class _Module:
         """The value, which has all elements of the root's memory, as a view of the block."""
         assert self.placement is not None
         offset = self.placement.offsets.get(root, 0) // value.dtype.bytes
+        if self.relative:
+            return f"{_base(value.dtype)}[{offset}:{offset + value.type.size}].view({value.shape})"
         return f"{_base(value.dtype)}.as_strided({value.shape}, {rowwise(value.shape).strides}, {offset})"
 
 
@@ -300,13 +348,15 @@ def _base(dtype: DType) -> str:
     return "bool_" if dtype.kind == "bool" else dtype.name
 
 
-class _Plain(HasKernels):
+class _Plain(HasKernels, HasBlocks):
     """Lines of a program without an arena."""
 
     def __init__(self, module: _Module) -> None:
         self.module, self.name = module, module.name
         self.device, self.deterministic = module.device, module.deterministic
         self.constant, self.kernel = module.constant, module.kernel  # type: ignore[method-assign]
+        self.counting, self.block_function = module.counting, module.block_function  # type: ignore[method-assign]
+        self.target = TARGETS[module.kind]
 
     def array(self, value: Value) -> str:
         return self.constant(value) if isinstance(value, Constant) else self.name(value)
@@ -320,6 +370,9 @@ class _Plain(HasKernels):
     def workspace(self, node: Node, dtype: DType, shape: Shape) -> str:
         return f"torch.empty({shape}, dtype={dtype_text(dtype)}, device=DEVICE)"
 
+    def memory(self, node: Node, size: int) -> str:
+        return f"torch.empty({-(-size // 64) * 64}, dtype=torch.uint8, device=DEVICE)"
+
     def inherited(self, node: Node, position: int) -> bool:
         return False
 
@@ -328,15 +381,18 @@ class _Plain(HasKernels):
         return name
 
 
-class _Part(HasKernels):
+class _Part(HasKernels, HasBlocks):
     """The lines of some operations in a row that run in an arena. Views are made where they are first read."""
 
-    def __init__(self, module: _Module, steps: range) -> None:
+    def __init__(self, module: _Module, steps: range, known: Sequence[Value] = (),
+                 returned: Sequence[Value] = ()) -> None:
         self.module, self.name = module, module.name
         self.device, self.deterministic = module.device, module.deterministic
         self.constant, self.kernel = module.constant, module.kernel  # type: ignore[method-assign]
+        self.counting, self.block_function = module.counting, module.block_function  # type: ignore[method-assign]
+        self.target = TARGETS[module.kind]
         graph = module.graph
-        self.known = {*graph.inputs}
+        self.known = {*graph.inputs, *known}
         self.dtypes: dict[str, Value] = {}
         self.lines: list[str] = []
         for at in steps:
@@ -345,6 +401,8 @@ class _Part(HasKernels):
                 found = _lowered(node, self)
                 self.lines += found
                 self.known.update(node.results)
+        for value in returned:
+            self.array(value)
         self.lines = [*module.bases(list(self.dtypes.values())), *self.lines] or ["pass"]
 
     # What a lowering asks for -----------------------------------------------------------------------------------
@@ -389,7 +447,15 @@ class _Part(HasKernels):
         assert self.module.placement is not None
         self.dtypes[dtype.name] = Value("", TensorType(dtype))
         offset = self.module.placement.workspace[node] // dtype.bytes
+        if self.module.relative:
+            return f"{_base(dtype)}[{offset}:{offset + math.prod(shape)}].view({shape})"
         return f"{_base(dtype)}.as_strided({shape}, {rowwise(shape).strides}, {offset})"
+
+    def memory(self, node: Node, size: int) -> str:
+        """The node's workspace as bytes of the block."""
+        assert self.module.placement is not None
+        offset = self.module.placement.workspace[node]
+        return f"block[{offset}:{offset + -(-size // 64) * 64}]"
 
     def inherited(self, node: Node, position: int) -> bool:
         """Does the operand's memory lie where it belongs in the result's?"""

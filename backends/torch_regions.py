@@ -1,4 +1,4 @@
-"""Regions that torch runs whole: a product that is added to what is there, and groups of operations as Triton kernels.
+"""Regions: a product that is added to what is there, groups of operations as Triton kernels, and loops over blocks.
 
 `SERVED` is open at its end: a function takes a region's node and a scope, and returns its lines, or None where it has
 nothing for such a body.
@@ -14,6 +14,7 @@ from ..ir.layout import Layout, chain, layout
 from ..passes.groups import Group, as_group
 from ..passes.kernels import as_product_sum
 from . import triton_kernels
+from .torch_blocks import lower_blocks
 from .torch_lowering import Scope
 from .triton_functions import fusible
 from .triton_kernels import Kernel
@@ -92,7 +93,7 @@ def _checks(body: Graph, outside: dict[Value, Value], scope: Scope) -> list[str]
     return list(dict.fromkeys(lines))
 
 
-SERVED: list[Callable[[Node, Scope], list[str] | None]] = [_product_sum, _group]
+SERVED: list[Callable[[Node, Scope], list[str] | None]] = [_product_sum, _group, lower_blocks]
 
 
 def product_sums(body: Graph) -> bool:

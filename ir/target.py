@@ -45,15 +45,17 @@ class Target:
     `workspace` is the bytes that one run of an operation needs beside operands and results, `outside` the most that
     the libraries allocate at once beside the arena while a program runs. `arena` says whether the backend emits
     programs that run in an arena, `regions` whether it runs a region by blocks (the others are given its body in its
-    place, unless the body is one that it `serves` whole, by a kernel), `by_elements` which programs it takes apart
-    into scalars instead. `alignment` is that of a value of at least that many bytes in it; a smaller one is aligned to
-    its elements.
+    place, unless the body is one that it `serves` whole, by a kernel), `block_bytes` what the largest value of a block
+    takes where nothing says its rows: what is read again soon is to be in a cache, or a processor to be filled,
+    `by_elements` which programs it takes apart into scalars instead. `alignment` is that of a value of at least that
+    many bytes in it; a smaller one is aligned to its elements.
     """
 
     name: str
     arena: bool = False
     regions: bool = False
     serves: Callable[[Graph], bool] | None = None
+    block_bytes: int = 1 << 19
     by_elements: Callable[[Graph], bool] = never
     alignment: int = 64
     accumulates_in: Mapping[DType, DType] = field(default_factory=dict)

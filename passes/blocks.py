@@ -32,10 +32,8 @@ from .arena import Placement, place
 from .inlining import inlined
 from .legalize import legalize
 
-CACHE = 1 << 19
-"""Bytes of the largest value of a block, where nothing says its rows: what is read again soon is to be in a cache."""
 FEWEST = 16
-"""But no fewer rows than these: a product needs some to be worth its call."""
+"""No fewer rows than these: a product needs some to be worth its call."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def _lies(value: Value) -> Layout:
 def _blocks(body_: _Same, lies: tuple[Layout, ...], target_: _Same) -> Blocks:
     body: Graph = body_.thing
     rows = rows_of(body)
-    sizes = rows.sizes(body.rows) if body.rows else _fitting(rows)
+    sizes = rows.sizes(body.rows) if body.rows else _fitting(rows, target_.thing.block_bytes)
     axes = tuple(tuple(_stretches(n, size)) for n, size in zip(rows.lengths, sizes, strict=True))
     single = [sum(map(len, stretches)) == 1 for stretches in axes]
     programs: dict[tuple[Any, ...], Program] = {}
@@ -156,10 +154,11 @@ def _stretches(length: int, size: int) -> Iterator[Stretch]:
         yield Stretch(full, length, length - full)
 
 
-def _fitting(rows: Rows) -> tuple[int, ...]:
-    """Sizes for the cache: as many rows as fit, and then as many of the axes before, if all rows do."""
+def _fitting(rows: Rows, most: int) -> tuple[int, ...]:
+    """Sizes at which the largest value takes `most` bytes: as many rows as fit, and then as many of the axes before, if
+    all rows do."""
     least = max((v.type.bytes for v in rows.cut if rows.rowed(v) and not isinstance(v, Constant)), default=1)
-    left = max(1, CACHE * math.prod(rows.lengths) // max(1, least))
+    left = max(1, most * math.prod(rows.lengths) // max(1, least))
     sizes = []
     for at, n in enumerate(reversed(rows.lengths)):
         size = min(n, max(left, 1 if at else FEWEST))

@@ -116,7 +116,8 @@ def tasks(graph: Graph, target: Target, inlined: Collection[Node] = (), outside:
 def workspace(node: Node, target: Target) -> int:
     """Bytes that one run of an operation needs beside operands and results: of a region that runs by blocks, what one
     of these needs."""
-    if node.op.name != "region" or not target.regions:
+    if node.op.name != "region" or not target.regions or (
+            target.serves is not None and target.serves(node.attributes["body"])):
         return target.workspace(node)
     from .blocks import blocks
 

@@ -230,7 +230,7 @@ def test_the_program_of_a_gpu_by_tritons_interpreter(name: str, dtype: str) -> N
     inputs = list(samples.draw(graph, 3).values())
     legal = verify(legalize(graph, target("cuda")))
     assert any(n.op.name == "region" for n in legal.nodes)
-    text = torch_backend.emit(legal, place(legal, target("cuda")))
+    text = torch_backend.emit(legal, place(legal, target("cuda")), kind="cuda")
     assert "@triton.jit" in text
     want = by_numpy(graph)(*inputs)
     with warnings.catch_warnings():
@@ -239,6 +239,26 @@ def test_the_program_of_a_gpu_by_tritons_interpreter(name: str, dtype: str) -> N
     for a, b, v in zip(found, want, graph.outputs, strict=True):
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
         assert np.linalg.norm(a - b) <= (0.06 if dtype == "bf16" else 1e-5) * np.linalg.norm(b), v.name
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", ["f64", "f32"])
+@pytest.mark.parametrize(("name", "sizes"), [
+    ("attention", dict(T=600, d=8)), ("softmax_attention", dict(T=601, d=8)),
+    ("transformer", dict(L=1, d=16, H=2, B=2, T=150, V=700))])
+def test_regions_run_by_blocks(name: str, sizes: dict[str, int], dtype: str, device: str) -> None:
+    """Attention and the vocabulary loss without their wide values, the last blocks shorter: the same numbers in less
+    memory, which is the memory predicted."""
+    graph = load(name, dtype=dtype, **sizes)
+    whole, blocked = (slpc.api.adjoint(graph, fused=fused) for fused in (False, True))
+    assert list(blocked.regions())
+    inputs = list(samples.draw(whole, 3).values())
+    agree(blocked, inputs, device, looser=10.0)
+    planned, less = (planning.plan(g, backend="torch", device=device) for g in (whole, blocked))
+    if device == "cpu":  # a block for a GPU is larger than these
+        assert less.peak_bytes < planned.peak_bytes
+    measured = measuring.peak_bytes(less, "torch", device)
+    assert measured == pytest.approx(less.peak_bytes, abs=max(ALLOWED[device], less.peak_bytes // 100))
 
 
 @pytest.mark.parametrize("name", ["mlp", "lstm", "transformer", "softmax_attention", "gmm"])
