@@ -9,8 +9,9 @@ from ..ir.types import DType
 from .llvm_lowering import constant, from_memory, instructions, kind, lower, memory_kind, to_memory
 from .llvm_math import FUNCTIONS
 from .llvm_writer import Lane, Writer
-from .pieces import Computed, Element, Loop, Pieces, Same, Source, Walking
+from .pieces import Element, Pieces
 from .records import Layout
+from .rolled import Computed, Loop, Same, Source, Walking
 
 
 class Ports:
