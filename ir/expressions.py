@@ -141,8 +141,6 @@ class Expressions:
         helper = self.library(name)
         if helper is not None:
             return helper
-        if name in self.dead:
-            raise Fault("E0118", f"'{name}' is used after del on line {self.dead[name]}")
         raise self._unknown(name)
 
     def library(self, name: str) -> Helper | None:
@@ -158,6 +156,8 @@ class Expressions:
         return None
 
     def _unknown(self, name: str) -> Fault:
+        if name in self.dead:
+            return Fault("E0118", f"'{name}' is used after del on line {self.dead[name]}")
         later = self.assigned_later(name)
         if later is not None:
             return Fault("E0111", f"'{name}' is used before it is defined on line {later}")

@@ -65,7 +65,7 @@ class Mark:
     recompute_fraction: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Plan:
     """An order of execution and what it takes. Bytes are beyond the inputs; flops are arithmetic operations."""
 
@@ -79,6 +79,10 @@ class Plan:
     seconds: float
     marks: tuple[Mark, ...] = field(default=())
     solver_bound: int = 0
+
+    def __repr__(self) -> str:
+        return (f"<slpc.Plan of {self.tasks.graph.name}: peak {self.peak_bytes} bytes, "
+                f"{100 * self.recompute_fraction:.1f}% of the forward pass again>")
 
     @cached_property
     def lives(self) -> Lives:

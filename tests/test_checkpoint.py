@@ -127,6 +127,11 @@ def test_a_limit_that_cannot_be_met_says_what_can() -> None:
     assert caught.value.code == "E0603" and "the least that was found" in message and "'" in message
 
 
+def test_a_plan_is_shown_in_one_line() -> None:
+    plan = slpc.plan(slpc.adjoint(load("mlp")), effort="quick")
+    assert repr(plan) == f"<slpc.Plan of loss: peak {plan.peak_bytes} bytes, 0.0% of the forward pass again>"
+
+
 def test_order_alone() -> None:
     """Two long branches whose ends are small: the one that is done before the other starts halves the peak."""
     graph = slpc.parse("""
