@@ -55,6 +55,6 @@ class Captured:
         torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
         noted = {"checks": self.checks} if hasattr(self.entry, "verify") else {}
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=side):  # the stream whose workspaces are there
             self.found = self.entry(*self.given, **noted)
         self.graph = graph
