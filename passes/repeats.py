@@ -56,29 +56,29 @@ class Places:
     def __init__(self, nodes: Sequence[Node], inputs: Mapping[Value, Place],
                  sinks: Mapping[Value, Sequence[Place]]) -> None:
         self.position = {node.results[0]: i for i, node in enumerate(nodes)}
-        width = max((len(node.operands) for node in nodes), default=0)
-        self.at = numpy.zeros((len(nodes), width + 1), numpy.int64)
-        self.inner = numpy.zeros((len(nodes), width), bool)
-        self.kind = numpy.zeros(len(nodes), numpy.int64)
+        width = max((len(node.operands) for node in nodes), default=0) + 1
+        at, inner, found = [0] * (len(nodes) * width), bytearray(len(nodes) * width), []
         kinds: dict[Any, int] = {}
         for i, node in enumerate(nodes):
-            key: list[Any] = [node.op.name, node.results[0].dtype, *node.attributes.items()]
-            for j, v in enumerate(node.operands):
-                if isinstance(v, Constant):
-                    key.append((j, v.dtype, v.bits))
-                elif v in inputs:
-                    number, self.at[i, j] = inputs[v]
-                    key.append((j, number))
+            value = node.results[0]
+            key: list[Any] = [node.op.name, value.type.dtype, *node.attributes.items()]
+            for j, v in enumerate(node.operands, i * width):
+                made = self.position.get(v)
+                if made is not None:
+                    at[j], inner[j] = made, 1
+                elif isinstance(v, Constant):
+                    key.append((j - i * width, v.type.dtype, v.bits))
                 else:
-                    self.at[i, j] = self.position[v]
-                    self.inner[i, j] = True
-            written = sinks.get(node.results[0], ())
-            if len(written) > 1:
-                key.append(i)
-            for number, element in written:
-                key.append(("to", number))
-                self.at[i, -1] = element
-            self.kind[i] = kinds.setdefault(tuple(key), len(kinds))
+                    number, at[j] = inputs[v]
+                    key.append((j - i * width, number))
+            written = sinks.get(value)
+            if written:
+                key.append(("to", written[0][0], i if len(written) > 1 else 0))
+                at[(i + 1) * width - 1] = written[0][1]
+            found.append(kinds.setdefault(tuple(key), len(kinds)))
+        self.kind = numpy.array(found, numpy.int64)
+        self.at = numpy.array(at, numpy.int64).reshape(-1, width)
+        self.inner = numpy.array(inner, bool).reshape(-1, width)[:, :-1]
 
 
 def runs(places: Places, least: int) -> list[Run]:
