@@ -16,9 +16,6 @@ import numpy
 
 from ..ir.diagnostics import Fault
 from ..ir.graph import Graph
-from ..ir.ops import OPS
-from ..ir.target import Target
-from ..ir.types import bf16, f16, f32
 from ..passes.arena import Placement, place
 from ..passes.inlining import inlined
 from ..passes.scalarise import MOST, fits, scalarise
@@ -26,18 +23,11 @@ from . import llvm_batch, llvm_call, llvm_engine, llvm_tensor
 from .llvm_lowering import lowered
 from .llvm_module import module
 from .llvm_program import Columns, Ports, functions, latency_bound, weight
+from .llvm_target import TARGET
 from .pieces import Pieces
 from .records import Field, head, layout_of, read_head
 
 __all__ = ["TARGET", "Program", "emit", "emit_batch", "load", "lowered"]
-
-ELEMENTS = 5_000
-"""Programs of arrays that are at most so many operations on scalars are straight-line code."""
-
-TARGET = Target(
-    "llvm", arena=True, by_elements=lambda graph: fits(graph, ELEMENTS), accumulates_in={f16: f32, bf16: f32},
-    products_as_blas=True, contracts=True, inlines=True,
-    in_place={op.name: tuple(range(len(op.operands))) for op in OPS.values() if op.elementwise or op.name == "copy"})
 
 WEIGHT_POINT, WEIGHT_BATCH = 2_000, 20_000
 """Programs up to this weight have the functions of mathematics in place of their calls."""

@@ -45,6 +45,8 @@ class Loops(Writer):
     def __init__(self, contract: bool = False) -> None:
         super().__init__(1, contract)
         self.allocated: list[str] = []
+        self.leaves = False
+        """Can it leave for the block `no`?"""
         self.blocks = 0
         """Blocks that threads can take, where the outermost loop runs from %start to %stop."""
         self.length = (0, 0)
@@ -65,6 +67,7 @@ class Loops(Writer):
     def needs(self, other: Loops) -> None:
         """What a fork declares and keeps at the function's head, and its names."""
         self.allocated += [] if other.blocks else other.allocated
+        self.leaves |= other.leaves
         self.declared |= other.declared
         self.math |= other.math
         self._count = other._count
@@ -78,6 +81,13 @@ class Loops(Writer):
         length = -(-n // (parts * whole)) * whole
         self.blocks, self.length = -(-n // length), (length, n)
         return ("%start", "%stop") if self.blocks > 1 else (0, n)
+
+    def leave_if(self, bad: Lane) -> None:
+        """Return 1 from the function where that holds; the function has a block `no` that does."""
+        stay = self.fresh("stay")
+        self.lines.append(f"  br i1 {bad.name}, label %no, label %{stay}, !prof !0")
+        self.label(stay)
+        self.leaves = True
 
     @contextmanager
     def at_lanes(self, lanes: int) -> Iterator[None]:

@@ -41,6 +41,9 @@ class Scope(Protocol):
     def fault(self, w: Loops, node: Node, index: Lane, length: int) -> None:
         """Leave the program: an index is out of range."""
 
+    def region(self, node: Node) -> tuple[str, Callable[[Loops], str]]:
+        """The name of a region's function, and the address of the workspace for it."""
+
 
 Rule = Callable[[Loops, Node, Scope], None]
 _RULES: dict[str, Rule] = {}
@@ -53,7 +56,7 @@ def lowered() -> set[str]:
 
 def loops(w: Loops, node: Node, scope: Scope) -> None:
     """The lines that compute the node's result."""
-    if node.result.type.size:
+    if any(v.type.size for v in node.results):
         _RULES.get(node.op.name, _elementwise)(w, node, scope)
 
 

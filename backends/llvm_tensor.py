@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,13 +18,16 @@ import numpy
 
 from ..ir.donation import donations
 from ..ir.graph import Graph, Node, Value, buffer
+from ..ir.target import Target
 from ..passes.arena import Placement
-from . import llvm_engine, llvm_products, llvm_runtime
+from ..passes.blocks import Blocks, blocks
+from . import llvm_engine, llvm_products, llvm_regions, llvm_runtime
 from .llvm_loops import Loops
 from .llvm_math import FUNCTIONS
 from .llvm_module import module
 from .llvm_nests import loops
 from .llvm_program import address
+from .llvm_target import TARGET
 from .llvm_writer import Lane
 from .records import Arena, Layout, head, layout_of, read_head
 
@@ -50,15 +53,14 @@ def functions(graph: Graph, placement: Placement, *, lanes: int = 0,
               contract: bool = False) -> tuple[list[Loops], Layout]:
     """The functions, `slpc.tensor` last, and the layout with its arena; vectors hold that many doubles (those of this
     machine, if 0)."""
-    program = _Program(graph, placement, lanes or llvm_engine.lanes(), contract)
-    nodes = [n for n in graph.nodes if not n.op.view and program.in_memory(n.result)]
-    parts = [nodes[i:i + NESTS] for i in range(0, len(nodes), NESTS)]
-    writers = [w for number, part in enumerate(parts) for w in program.part(number, part)]
+    program = _Program(graph, placement, _Module(lanes or llvm_engine.lanes(), contract))
+    writers = [*program.functions("slpc.tensor"), *program.module.writers]
     over = {y: x for y, x in donations(graph).items() if buffer(y) in placement.lodged}
     offsets = [-1 - graph.inputs.index(over[v]) if v in over else placement.offsets[buffer(v)] for v in graph.outputs]
     ends = [at + v.type.bytes for at, v in zip(offsets, graph.outputs, strict=True) if at >= 0]
-    arena = Arena(placement.size, max(ends, default=0), tuple(offsets), tuple(program.indexed))
-    return [*writers, _main(len(parts))], replace(layout_of(graph), arena=arena)
+    arena = Arena(placement.size, max(ends, default=0), tuple(offsets),
+                  tuple(program.module.indexed))
+    return writers, replace(layout_of(graph), arena=arena)
 
 
 def light(graph: Graph) -> bool:
@@ -66,13 +68,14 @@ def light(graph: Graph) -> bool:
     return sum(100 if n.op.name in FUNCTIONS else 1 for n in graph.nodes) <= WEIGHT_INLINE
 
 
-def _main(parts: int) -> Loops:
+def _main(name: str, parts: int) -> Loops:
     w = Loops()
     for number in range(parts):
-        w.lines += [f"  %r{number} = call i32 @slpc.part.{number}(ptr %environment)",
+        w.lines += [f"  %r{number} = call i32 @{name}.{number}(ptr %environment)",
                     f"  %bad{number} = icmp ne i32 %r{number}, 0",
                     f"  br i1 %bad{number}, label %no, label %part{number + 1}", f"part{number + 1}:"]
-    w.lines = ["define i32 @slpc.tensor(ptr %environment) noinline #0 {", "entry:", *w.lines, "  ret i32 0",
+    linkage = "" if name == "slpc.tensor" else "internal "
+    w.lines = [f"define {linkage}i32 @{name}(ptr %environment) noinline #0 {{", "entry:", *w.lines, "  ret i32 0",
                *(["no:", "  ret i32 1"] if parts else []), "}"]
     return w
 
@@ -103,38 +106,82 @@ def _blocks(w: Loops, name: str, entry: str) -> Loops:
     return w
 
 
-class _Program:
-    """Where everything lies: what `llvm_nests` asks for."""
+class _Module:
+    """What the programs of a module have in common: its regions, and the names of values made by indices from data."""
 
-    def __init__(self, graph: Graph, placement: Placement, lanes: int, contract: bool) -> None:
-        self.placement, self.lanes, self.contract = placement, lanes, contract
+    def __init__(self, lanes: int, contract: bool) -> None:
+        self.lanes, self.contract = lanes, contract
+        self.indexed: dict[str, int] = {}
+        self.writers: list[Loops] = []
+        self.regions: list[tuple[Blocks, str]] = []
+
+    def region(self, node: Node, target: Target) -> str:
+        """The name of a region's function, written when it is first asked for."""
+        found = blocks(node, target)
+        for other, name in self.regions:
+            if other is found:
+                return name
+        name = f"slpc.region.{len(self.regions)}"
+        self.regions.append((found, name))
+        entries = {}
+        for number, block in enumerate(found.programs.values()):
+            outside = [v for v, out in zip(block.graph.outputs, block.outside, strict=True) if out]
+            program = _Program(block.graph, block.placement, self, {
+                buffer(v): (block.graph.outputs.index(v), buffer(v)) for v in outside})
+            entries[id(block)] = entry = f"{name}.block.{number}"
+            self.writers += program.functions(entry)
+        self.writers.append(llvm_regions.function(name, node, found, entries, self.contract))
+        return name
+
+
+class _Program:
+    """Where everything lies: what `llvm_nests` asks for. `outside`: the outputs that lie at given addresses, each with
+    its number, if not all do."""
+
+    def __init__(self, graph: Graph, placement: Placement, module: _Module,
+                 outside: Mapping[Value, tuple[int, Value]] | None = None) -> None:
+        self.graph, self.placement, self.module = graph, placement, module
+        self.lanes = module.lanes
         self.inputs = {v: i for i, v in enumerate(graph.inputs)}
-        self.outputs = {buffer(v): (i, buffer(v)) for i, v in enumerate(graph.outputs)}
+        self.outside = outside or {}
+        self.outputs = dict(outside) if outside is not None else {
+            buffer(v): (i, buffer(v)) for i, v in enumerate(graph.outputs)}
         for node in reversed(graph.nodes):  # what an output takes over lies in it already
             for v in node.results:
                 heir = placement.heirs.get(v)
                 if heir in self.outputs:
                     self.outputs[v] = self.outputs[heir]
-        self.indexed: dict[str, int] = {}
 
-    def part(self, number: int, nodes: Sequence[Node]) -> list[Loops]:
+    def functions(self, name: str) -> list[Loops]:
+        """The program's functions, the one of that name last."""
+        nodes = [n for n in self.graph.nodes if not n.op.view and any(map(self.in_memory, n.results))]
+        parts = [nodes[i:i + NESTS] for i in range(0, len(nodes), NESTS)]
+        writers = [w for number, part in enumerate(parts) for w in self.part(f"{name}.{number}", part)]
+        return [*writers, _main(name, len(parts))]
+
+    def part(self, function: str, nodes: Sequence[Node]) -> list[Loops]:
         """One function, of these operations, and those of the loops that threads share."""
-        w = Loops(self.contract)
+        w = Loops(self.module.contract)
         shared: list[Loops] = []
         for node in nodes:
-            w.lines.append(f"  ; {node.result.name}".encode("ascii", "replace").decode())
+            w.lines.append(f"  ; {node.results[0].name}".encode("ascii", "replace").decode())
             own = w.fork()
             loops(own, node, self)
             if own.blocks:
-                name = f"slpc.part.{number}.{len(shared)}"
+                name = f"{function}.{len(shared)}"
                 w.needs(own)
                 _call(w, name, own.blocks)
                 shared.append(_blocks(own, name, w.block))
             else:
                 w.absorb(own)
-        w.lines = [f"define internal i32 @slpc.part.{number}(ptr %environment) noinline #0 {{", "entry:", *_unpacked(),
-                   *w.allocated, *w.lines, "  ret i32 0", "}"]
+        w.lines = [f"define internal i32 @{function}(ptr %environment) noinline #0 {{", "entry:", *_unpacked(),
+                   *w.allocated, *w.lines, "  ret i32 0", *(["no:", "  ret i32 1"] if w.leaves else []), "}"]
         return [w, *shared]
+
+    def region(self, node: Node) -> tuple[str, Callable[[Loops], str]]:
+        """The name of a region's function, and the address of the workspace for it."""
+        offset = self.placement.workspace.get(node, 0)
+        return self.module.region(node, TARGET), lambda w: address(w, "%work", offset).name
 
     def pointer(self, w: Loops, root: Value, offset: int = 0) -> str:
         """The address of an element of a value that owns memory, or of an input."""
@@ -146,8 +193,10 @@ class _Program:
             return self._entry(w, "%in", self.inputs[root], offset)
         if root in self.outputs:
             number, whole = self.outputs[root]
-            at = self.placement.offsets
-            return self._entry(w, "%out", number, offset + at[root] - at[whole])
+            if root is not whole:
+                at = self.placement.offsets
+                offset += at[root] - at[whole]
+            return self._entry(w, "%out", number, offset)
         return address(w, "%work", self.placement.offsets[root] + offset).name
 
     def _entry(self, w: Loops, table: str, number: int, offset: int) -> str:
@@ -157,7 +206,7 @@ class _Program:
 
     def in_memory(self, value: Value) -> bool:
         """Has the value, which is no view, memory?"""
-        return value in self.placement.offsets or value in self.placement.lodged
+        return value in self.placement.offsets or value in self.placement.lodged or value in self.outside
 
     def inherited(self, node: Node, position: int) -> bool:
         """Does the operand's memory lie already where it belongs in the result's?"""
@@ -165,7 +214,7 @@ class _Program:
 
     def fault(self, w: Loops, node: Node, index: Lane, length: int) -> None:
         """Return 1 where the index is not from -length to length - 1."""
-        number = self.indexed.setdefault(node.result.name, len(self.indexed))
+        number = self.module.indexed.setdefault(node.result.name, len(self.module.indexed))
         above = index + length
         bad = w.line("i1", f"icmp uge i64 {above.name}, {2 * length}")
         leave, stay = w.fresh("leave"), w.fresh("stay")

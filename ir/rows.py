@@ -65,8 +65,11 @@ def rows_of(body: Graph) -> Rows:
                     "the first operand of a region is an array, cut along its last axis but one")
     classes = Classes(body.nodes)
     row = max(0, first.type.rank - 2)
-    cuts = []
+    cuts: list[tuple[int, dict[Value, Cut]]] = []
     for axis in range(row + 1):
+        if first.shape[axis] <= 1:  # one block has it all
+            cuts.append((1, dict.fromkeys(body.values(), None)))
+            continue
         try:
             cuts.append((first.shape[axis], _cut(body, classes, (first, axis))))
         except Fault:

@@ -230,7 +230,7 @@ class _Shortened:
         assert found is not None, "legalize copies what cannot be declared"
         whole, index, axes = found
         arrays = self.arrays
-        dense = whole == shape
+        dense = whole == shape and axes == tuple(range(len(shape)))
         made = self.builder.input(f"{value.name}_memory" if not dense else value.name,
                                   TensorType(value.dtype, whole), span=value.span)
         if dense:
