@@ -214,11 +214,14 @@ def _legend(figure: Any, plan: Plan, shown: Collection[str]) -> None:
         share = f"{plan.recompute_fraction:.1%} of forward"
         handles.append(Patch(color=SHADE, label=f"steps that compute again\n({share})"))
     figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.715, 0.88), frameon=False, fontsize=9)
-    lines = ["largest at the peak"]
+    sizes, names = [], []
     for a in alive_at(plan, plan.lives.peak_step)[:LARGEST]:
         where = f", line {a.value.span.line}" if a.value.span is not None else ""
-        lines.append(f"{human(a.bytes):>10}  {_shortened(a.name)}{where}")
-    figure.text(0.73, 0.12, "\n".join(lines), fontsize=9, va="bottom", linespacing=1.4)
+        sizes.append(human(a.bytes))
+        names.append(f"{_shortened(a.name)}{where}")
+    style = {"fontsize": 9, "va": "baseline", "linespacing": 1.4}
+    figure.text(0.785, 0.12, "\n".join(sizes), ha="right", **style)
+    figure.text(0.795, 0.12, "\n".join(["largest at the peak", *names]), **style)
 
 
 def _shortened(name: str) -> str:

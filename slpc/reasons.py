@@ -130,9 +130,9 @@ def _of_buffer(plan: Plan, value: Value) -> Reason:
     flops = tasks.flops[task]
     if len(copies) > 1:
         again = "once" if len(copies) == 2 else f"{len(copies) - 1} times"
-        other = _alternative(plan, "held instead", [held(tasks, plan.order, task)])
+        other = _alternative(plan, "held", [held(tasks, plan.order, task)])
         return Reason(plan, value, f"computed again {again}", found, flops, operands, other)
-    other = _alternative(plan, "computed again instead", computed_again(tasks, alive, copies[0]))
+    other = _alternative(plan, "computed again", computed_again(tasks, alive, copies[0]))
     return Reason(plan, value, _fate(plan, b), found, flops, operands, other)
 
 
