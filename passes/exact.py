@@ -23,8 +23,9 @@ from .tasks import Tasks
 
 EFFORT = {"quick": 5.0, "default": 40.0, "proof": 400.0}
 """Deterministic time: about the seconds that one core takes."""
-RUNS = {"quick": 2, "default": 3, "proof": 4}
-"""A task runs at most so often. A plan is called proven only where more could not help."""
+RUNS = {"quick": 80, "default": 160, "proof": 320}
+"""All tasks together run at most so often, and each at least twice. A plan is called proven only where more could not
+help."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,14 @@ def run_limits(tasks: Tasks, allowed: int) -> list[int]:
     return limits
 
 
+def _within(limits: Sequence[int], total: int) -> list[int]:
+    """The limits cut to the highest number for which they are no more than `total` in all, but not below 2."""
+    most = 2
+    while most < max(limits) and sum(min(limit, most + 1) for limit in limits) <= total:
+        most += 1
+    return [min(limit, most) for limit in limits]
+
+
 @dataclass(frozen=True, eq=False)
 class _Run:
     """One run of a task: whether it takes place and when, and up to when each of its results is retained."""
@@ -99,7 +108,7 @@ class _Model:
         self.unit = math.gcd(*tasks.bytes, *tasks.workspace) or 1
         needed = run_limits(tasks, allowed)
         used = [start.count(task) for task in range(len(needed))]
-        limits = [max(min(n, most), u) for n, u in zip(needed, used, strict=True)]
+        limits = [max(n, u) for n, u in zip(_within(needed, most), used, strict=True)]
         self.complete = all(limit >= n for limit, n in zip(limits, needed, strict=True))
         self.horizon = sum(limits)
         self.runs = [[self._run(task, k) for k in range(limit)] for task, limit in enumerate(limits)]

@@ -8,12 +8,14 @@ from heapq import heapify, heappop, heappush
 from .tasks import Tasks
 
 
-def on_demand(tasks: Tasks, base: Sequence[int], available: Callable[[int], bool]) -> list[int]:
+def on_demand(tasks: Tasks, base: Sequence[int], available: Callable[[int], bool],
+              anew: Collection[int] = ()) -> list[int]:
     """`base` with the tasks inserted that it needs again. `available(b)`: buffer b is there before the first task.
 
-    A buffer that is computed again is held as long as `base`, or the recomputation of another buffer, still needs it.
+    A buffer that is computed again is held as long as `base`, or the recomputation of another buffer, still needs it;
+    one of `anew` is computed for each task of `base` that needs it.
     """
-    needed = _needed_until(tasks, base, available)
+    needed = _needed_until(tasks, base, available, anew)
     there = {b for task in base for b in tasks.reads[task] if available(b)}
     order: list[int] = []
     ends: list[list[int]] = [[] for _ in base]
@@ -28,6 +30,7 @@ def on_demand(tasks: Tasks, base: Sequence[int], available: Callable[[int], bool
         for b in ends[step]:
             if not available(b):
                 there.discard(b)
+        there.difference_update(anew)
     return order
 
 
@@ -51,7 +54,8 @@ def _compute(tasks: Tasks, wanted: int, there: set[int], available: Callable[[in
         stack.pop()
 
 
-def _needed_until(tasks: Tasks, base: Sequence[int], available: Callable[[int], bool]) -> dict[int, int]:
+def _needed_until(tasks: Tasks, base: Sequence[int], available: Callable[[int], bool],
+                  anew: Collection[int]) -> dict[int, int]:
     """For each buffer the last step of `base` that needs it: to read it, or to compute another again for a read."""
     first: dict[int, int] = {}
     last: dict[int, int] = {}
@@ -65,9 +69,10 @@ def _needed_until(tasks: Tasks, base: Sequence[int], available: Callable[[int], 
     heapify(waiting)
     while waiting:  # what is written later is taken first, so that a buffer's first need is known when it is taken
         b = -heappop(waiting)
+        until = last[b] if b in anew else first[b]
         for r in tasks.reads[tasks.writer[b]]:
             first[r] = min(first.get(r, first[b]), first[b])
-            last[r] = max(last.get(r, first[b]), first[b])
+            last[r] = max(last.get(r, until), until)
             if r not in made and r not in pending and not available(r):
                 pending.add(r)
                 heappush(waiting, -r)
