@@ -15,8 +15,8 @@ from .recompute import on_demand
 from .segments import Chain, Segment
 from .tasks import Tasks
 
-EVALUATIONS = 600
-WORK = 60_000
+EVALUATIONS = 1200
+WORK = 120_000
 """So many choices are tried for each kind of segment, or as many as run so many tasks."""
 
 
