@@ -31,17 +31,23 @@ WORK = 600_000
 """A search visits so many steps for each round of polishing."""
 
 
-def nothing(node: Node) -> bool:
+def nothing(node: Node, share: float) -> bool:
     """Whatever a recomputation needs is held for it."""
     return False
 
 
-def cheap(node: Node) -> bool:
+def cheap(node: Node, share: float) -> bool:
     """What no product makes is computed again too."""
     return node.op.family != "product"
 
 
-def everything(node: Node) -> bool:
+def large(node: Node, share: float) -> bool:
+    """What is no smaller than what is given up is computed again too: a gradient of a weight can wait for a small
+    cotangent that is held."""
+    return share > 0.6
+
+
+def everything(node: Node, share: float) -> bool:
     """All is computed again, down to what is there."""
     return True
 
@@ -167,16 +173,16 @@ class Search:
             after = reads[nxt - 1] if nxt else alive.start[copy] - 1
             at = reads[nxt] if nxt < len(reads) else len(self.order)
             seen = set()
-            for again in (nothing, cheap, everything):
+            for again in (nothing, cheap, large, everything):
                 found = self._again(copy, after, at, excess, again, later)
                 if found is not None and (found.run, found.held) not in seen:
                     seen.add((found.run, found.held))
                     yield found
 
     def _again(self, copy: int, after: int, at: int, excess: NDArray[numpy.int64],
-               again: Callable[[Node], bool], later: bool) -> Eviction | None:
+               again: Callable[[Node, float], bool], later: bool) -> Eviction | None:
         """How to make a copy again ahead of step `at`. What is gone by then is held longer where that costs nothing;
-        else it is made again too, if `again` says so of its operation."""
+        else it is made again too, if `again` says so of its operation and its share of what is given up."""
         tasks, alive = self.tasks, self.lives
         run: list[int] = []
         held: set[int] = set()
@@ -206,7 +212,7 @@ class Search:
                 if end >= at or not self._bytes(latest) or not excess[end + 1:at].any():
                     continue
                 maker = tasks.writer[r]
-                if tasks.output[r] or not again(tasks.nodes[maker]):
+                if tasks.output[r] or not again(tasks.nodes[maker], tasks.bytes[r] / self._bytes(copy)):
                     held.add(latest)
                 else:
                     stack.append((maker, False))
