@@ -125,7 +125,7 @@ def _sqrt(node: Node, v: Sequence[str]) -> str:
 
 @_row(" ".join(LIBRARY))
 def _library(node: Node, v: Sequence[str]) -> str:
-    dtype = computed(node.result.dtype)  # a number by itself would be one of 32 bits, for which there is another function
+    dtype = computed(node.result.dtype)  # a number by itself would be one of 32 bits
     v = [f"tl.full((), {text}, {dtype})" if isinstance(o, Constant) else text
          for o, text in zip(node.operands, v, strict=True)]
     return f"libdevice.{LIBRARY[node.op.name]}({', '.join(v)})"

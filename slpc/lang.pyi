@@ -222,6 +222,8 @@ def tril(x: Any, k: Any=0) -> Any:
     """x on and below the k-th diagonal, zeros above"""
 def triu(x: Any, k: Any=0) -> Any:
     """x on and above the k-th diagonal, zeros below"""
+def wide(x: Any) -> Any:
+    """x in f32 where it has 16 bits, else x: what sums, losses and statistics are computed in"""
 def square(x: Any) -> Any:
     """x * x"""
 def reciprocal(x: Any) -> Any:

@@ -216,6 +216,7 @@ def test_in_bfloat16(name: str, device: str) -> None:
     double = {k: x.astype(np.float64) if x.dtype.kind not in "ib" else x for k, x in inputs.items()}
     want = by_numpy(exact)(*double.values())
     found = arrays_of(in_arena(graph, device)(*tensors_of(inputs.values(), device)))
+    assert [v.dtype.name for v in graph.outputs] == ["f32", *["bf16"] * (len(graph.outputs) - 1)]  # the loss in f32
     for a, b, v in zip(found, want, graph.outputs, strict=True):
         assert np.linalg.norm(np.asarray(a, np.float64) - b) <= 0.06 * np.linalg.norm(b), v.name
 
