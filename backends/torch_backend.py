@@ -62,14 +62,15 @@ _CPU = Target(
     row_by_row=_ROWS, steps_forward=True, in_place=torch_lowering.IN_PLACE, adds_products=True, regions=True,
     serves=torch_regions.product_sums,
     takes_over=torch_regions.takes_over, workspace=torch_lowering.node_workspace, outside=_outside)
-TARGETS = {"cpu": _CPU, "cuda": replace(_CPU, fusible=fusible, serves=torch_regions.kernels_too, block_bytes=256 << 20,
+TARGETS = {"cpu": _CPU, "cuda": replace(_CPU, fusible=fusible, attends=torch_regions.attends,
+                                        serves=torch_regions.kernels_too, block_bytes=256 << 20,
                                         outside=_outside_on_cuda)}
 """The facts, by the kind of device."""
 TARGET = TARGETS["cpu"]
 
 _TAKEN = {"torch", "threading", "SIZE", "DEVICE", "block", "run", "kept", "out", "outputs", "checks", "values", "tuple",
           "zip", "map", "hasattr", "ENTRY", "inputs", "noted", "precision", "works", "done", "contextlib", "bool_",
-          "triton", "tl", "libdevice", *HELPERS, *triton_functions.HELPERS}
+          "triton", "tl", "libdevice", *HELPERS, *triton_functions.HELPERS, *triton_kernels.ATTENTION}
 
 
 def lowered() -> set[str]:
@@ -164,6 +165,7 @@ class _Module:
         self.blocks: dict[Program, Block] = {}
         self.functions: list[str] = []
         self.kind = kind
+        self.attends: dict[str, None] = {}
         self.given = within_outputs(graph, placement, scalars=True) if placement is not None else {}
         over = donations(graph) if placement is not None else {}
         self.own = [v for v in graph.outputs if v not in over]
@@ -212,6 +214,7 @@ class _Module:
         names = Names({v.name for v in graph.values()} | self.name.used, self.name.taken)
         inner = _Module(graph, program.placement, names, self.device, self.deterministic, self.kind)
         inner.numbers, inner.helpers, inner.kernels = self.numbers, self.helpers, self.kernels
+        inner.attends = self.attends
         inner.counts, inner.blocks, inner.functions, inner.relative = self.counts, self.blocks, self.functions, True
         outside = [v for v, out in zip(graph.outputs, program.outside, strict=True) if out]
         inside = [v for v, out in zip(graph.outputs, program.outside, strict=True) if not out]
@@ -227,7 +230,13 @@ class _Module:
 
     def triton(self) -> list[str]:
         """The kernels, and what they import."""
-        return ["", *triton_kernels.source(self.kernels.values()), "", ""] if self.kernels else []
+        if not self.kernels and not self.attends:
+            return []
+        return ["", *triton_kernels.source(self.kernels.values(), attention=bool(self.attends)), "", ""]
+
+    def attention(self) -> None:
+        """The module will have the kernels of attention."""
+        self.attends["attention"] = None
 
     def constants(self) -> list[str]:
         """The lines of the constants and helpers that the functions have asked for."""
@@ -354,7 +363,8 @@ class _Plain(HasKernels, HasBlocks):
     def __init__(self, module: _Module) -> None:
         self.module, self.name = module, module.name
         self.device, self.deterministic = module.device, module.deterministic
-        self.constant, self.kernel = module.constant, module.kernel  # type: ignore[method-assign]
+        self.constant = module.constant
+        self.kernel, self.attention = module.kernel, module.attention  # type: ignore[method-assign]
         self.counting, self.block_function = module.counting, module.block_function  # type: ignore[method-assign]
         self.target = TARGETS[module.kind]
 
@@ -388,7 +398,8 @@ class _Part(HasKernels, HasBlocks):
                  returned: Sequence[Value] = ()) -> None:
         self.module, self.name = module, module.name
         self.device, self.deterministic = module.device, module.deterministic
-        self.constant, self.kernel = module.constant, module.kernel  # type: ignore[method-assign]
+        self.constant = module.constant
+        self.kernel, self.attention = module.kernel, module.attention  # type: ignore[method-assign]
         self.counting, self.block_function = module.counting, module.block_function  # type: ignore[method-assign]
         self.target = TARGETS[module.kind]
         graph = module.graph

@@ -1,4 +1,4 @@
-"""Regions: a product that is added to what is there, groups of operations as Triton kernels, and loops over blocks.
+"""Regions: products added to what is there, groups of operations as Triton kernels, attention, and loops over blocks.
 
 `SERVED` is open at its end: a function takes a region's node and a scope, and returns its lines, or None where it has
 nothing for such a body.
@@ -11,6 +11,8 @@ from dataclasses import replace
 
 from ..ir.graph import Constant, Graph, Node, Value, buffer, stays_below
 from ..ir.layout import Layout, chain, layout
+from ..ir.types import TensorType, bf16, f16
+from ..passes.attention import as_attention
 from ..passes.groups import Group, as_group
 from ..passes.kernels import as_product_sum
 from . import triton_kernels
@@ -25,6 +27,10 @@ class HasKernels:
 
     def kernel(self, body: Graph, group: Group, lies: Callable[[Value], Layout]) -> Kernel:
         """The kernel of a group, which the module will have."""
+        raise NotImplementedError
+
+    def attention(self) -> None:
+        """The module will have the kernels of attention."""
         raise NotImplementedError
 
 
@@ -77,6 +83,32 @@ def _group(node: Node, scope: Scope) -> list[str] | None:
     return [line for line in lines if line.partition(" = ")[0] != line.partition(" = ")[2]]
 
 
+WIDTHS = (64, 128)
+"""Widths of heads that the kernels of attention are for."""
+
+
+def attends(heads: TensorType, softmax: bool) -> bool:
+    """Are there kernels for such heads? float16 overflows where nothing is subtracted."""
+    return heads.shape[-1] in WIDTHS and (heads.dtype is bf16 or (heads.dtype is f16 and softmax))
+
+
+def _attention(node: Node, scope: Scope) -> list[str] | None:
+    """The kernels of attention, forward or backward (triton_attention.py)."""
+    kind = as_attention(node.attributes["body"])
+    if kind is None or not isinstance(scope, HasKernels):
+        return None
+    scope.attention()
+    results = [scope.name(v) for v in node.results]
+    lines = [f"{name} = {scope.new(v)}" for name, v in zip(results, node.results, strict=True)]
+    q, k, v, *more = map(scope.array, node.operands)
+    heads = [f"{name}.transpose(1, 2)" for name in results[:3 if kind.backward else 1]]
+    options = f"scale={kind.scale!r}, causal={kind.causal}"
+    if kind.backward:
+        given = [q, k, v, more[0], *heads, *more[1:]]
+        return [*lines, f"attention_backward({', '.join(given)}, {options})"]
+    return [*lines, f"attention({', '.join([q, k, v, *heads, *results[1:]])}, {options})"]
+
+
 def _checks(body: Graph, outside: dict[Value, Value], scope: Scope) -> list[str]:
     """Lines that note the range of the indices from data by which the kernel reads or writes."""
     lines = []
@@ -93,7 +125,7 @@ def _checks(body: Graph, outside: dict[Value, Value], scope: Scope) -> list[str]
     return list(dict.fromkeys(lines))
 
 
-SERVED: list[Callable[[Node, Scope], list[str] | None]] = [_product_sum, _group, lower_blocks]
+SERVED: list[Callable[[Node, Scope], list[str] | None]] = [_product_sum, _attention, _group, lower_blocks]
 
 
 def product_sums(body: Graph) -> bool:
@@ -102,8 +134,8 @@ def product_sums(body: Graph) -> bool:
 
 
 def kernels_too(body: Graph) -> bool:
-    """Is it that, or what one Triton kernel does?"""
-    return product_sums(body) or as_kernel(body) is not None
+    """Is it that, or what Triton kernels do?"""
+    return product_sums(body) or as_attention(body) is not None or as_kernel(body) is not None
 
 
 def takes_over(node: Node) -> Sequence[tuple[int, int]]:

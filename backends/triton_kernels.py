@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from pathlib import Path
 
 from ..ir.graph import Constant, Node, Value, buffer
 from ..ir.layout import Layout, chain, rowwise, through
@@ -56,12 +57,22 @@ def kernel(group: Group, name: str, text: Name, lies: Callable[[Value], Layout] 
     return _Writer(group, text, lies).kernel(name)
 
 
-def source(kernels: Iterable[Kernel]) -> list[str]:
-    """The lines of a module that holds the kernels: what they import, the functions that they call, and themselves."""
+ATTENTION = ("LOG2E", "TensorDescriptor", "FORWARD", "BACKWARD", "described", "attention", "attention_backward",
+             "forward_step", "keys_step", "queries_step", "attention_forward", "attention_backward_keys",
+             "attention_backward_queries")
+"""The names of triton_attention.py."""
+
+
+def source(kernels: Iterable[Kernel], attention: bool = False) -> list[str]:
+    """The lines of a module that holds the kernels: what they import, the functions that they call, and themselves.
+    With `attention`, those of attention too."""
     made = list(kernels)
     lines = ["import triton", "import triton.language as tl"]
     if any(k.library for k in made):
         lines.append("from triton.language.extra import libdevice")
+    if attention:
+        text = Path(__file__).with_name("triton_attention.py").read_text("utf-8")
+        lines += text[text.index("from triton.tools"):].rstrip().split("\n")
     called = [HELPERS[h] for h in HELPERS if any(h in k.helpers for k in made)]
     for text in (*called, *(k.text for k in made)):
         lines += ["", "", *text.split("\n")]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .graph import Graph, Node
-from .types import DType
+from .types import DType, TensorType
 
 
 def no_workspace(node: Node) -> int:
@@ -33,22 +33,23 @@ def none_outside(graph: Graph) -> int:
 class Target:
     """A backend's facts.
 
-    `accumulates_in` names, for a dtype that is stored but not computed in, the dtype in which sums and products of it
-    are done; `computed_in` does so for single operations. `products_as_blas` says whether a product takes its operands
-    only as a BLAS does (`ir.layout.Layout.matrix`), `joined_batches` whether their leading axes must lie as one axis,
-    `row_by_row` which operands an operation takes only row by row, `steps_forward` that no slice runs backwards.
-    `in_place` lists, for an operation, the operands over which the result may be written when they are read for the
-    last time, and `takes_over` says the pairs (operand, result) of which that is true of a region. `fusible` says of
-    an operation whether a kernel of several can do it, `adds_products` that a product can be added to what is there
-    (passes/kernels.py). `contracts` says that it can round a product and the sum that takes it once together.
-    `collectives` says that it runs in several processes; the others have copies of what one process sums.
-    `workspace` is the bytes that one run of an operation needs beside operands and results, `outside` the most that
-    the libraries allocate at once beside the arena while a program runs. `arena` says whether the backend emits
-    programs that run in an arena, `regions` whether it runs a region by blocks (the others are given its body in its
-    place, unless the body is one that it `serves` whole, by a kernel), `block_bytes` what the largest value of a block
-    takes where nothing says its rows: what is read again soon is to be in a cache, or a processor to be filled,
-    `by_elements` which programs it takes apart into scalars instead. `alignment` is that of a value of at least that
-    many bytes in it; a smaller one is aligned to its elements.
+    `accumulates_in` names, for a dtype that is stored but not computed in, the dtype in which sums and products of
+    it are done; `computed_in` does so for single operations. `products_as_blas` says whether a product takes its
+    operands only as a BLAS does (`ir.layout.Layout.matrix`), `joined_batches` whether their leading axes must lie
+    as one axis, `row_by_row` which operands an operation takes only row by row, `steps_forward` that no slice runs
+    backwards. `in_place` lists, for an operation, the operands over which the result may be written when they are
+    read for the last time, and `takes_over` says the pairs (operand, result) of which that is true of a region.
+    `fusible` says of an operation whether a kernel of several can do it, `adds_products` that a product can be
+    added to what is there (passes/kernels.py), `attends` of the heads' type, and of whether they are normalised,
+    that it has kernels of attention for them (passes/attention.py). `contracts` says that it can round a product
+    and the sum that takes it once together. `collectives` says that it runs in several processes; the others have
+    copies of what one process sums. `workspace` is the bytes that one run of an operation needs beside operands and
+    results, `outside` the most that the libraries allocate at once beside the arena while a program runs. `arena`
+    says whether the backend emits programs that run in an arena, `regions` whether it runs a region by blocks (the
+    others are given its body in its place, unless the body is one that it `serves` whole, by a kernel),
+    `block_bytes` what the largest value of a block takes where nothing says its rows: what is read again soon is to
+    be in a cache, or a processor to be filled, `by_elements` which programs it takes apart into scalars instead.
+    `alignment` is that of a value of at least that many bytes in it; a smaller one is aligned to its elements.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Target:
     collectives: bool = False
     fusible: Callable[[Node], bool] | None = None
     adds_products: bool = False
+    attends: Callable[[TensorType, bool], bool] | None = None
     workspace: Callable[[Node], int] = no_workspace
     outside: Callable[[Graph], int] = none_outside
 

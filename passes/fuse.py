@@ -312,7 +312,7 @@ def replaced(graph: Graph, parts: Sequence[Part]) -> Graph:
     for item in _order(graph, parts, inside):
         operands = [now.get(v, v) for v in item.operands]
         if isinstance(item, Part):
-            body = bodies.setdefault(_structure(item.body), item.body)
+            body = bodies.setdefault(structure(item.body), item.body)
             results = builder.region(body, operands, span=item.nodes[0].result.span)
             for old, new in zip(item.results, results, strict=True):
                 new.name = old.name
@@ -361,7 +361,7 @@ def _order(graph: Graph, parts: Sequence[Part], inside: dict[Node, Part]) -> Ite
             yield from first(inside[node])
 
 
-def _structure(body: Graph) -> tuple[Any, ...]:
+def structure(body: Graph) -> tuple[Any, ...]:
     """Equal for bodies that differ in names alone."""
     number = {v: at for at, v in enumerate(body.values())}
 

@@ -19,10 +19,12 @@ from ..ir.ops import OPS
 from ..ir.shapes import disjoint, forwards
 from ..ir.target import Target
 from ..ir.types import DType, Shape
+from .attention import with_attention
 from .donation import donating
 from .kernels import in_kernels
 from .rebuild import extended
 from .regions import unfused, wide_sums
+from .simplify import simplify
 
 ACCUMULATING = ("sum", "cumsum", "matmul", "scatter_add", "place")
 
@@ -38,7 +40,11 @@ def legalize(graph: Graph, target: Target) -> Graph:
                                         x_t_rows: f64[3, 2] = copy(x_t)
                                         y: f64[6] = reshape(x_t_rows, (6,))
     """
-    legal = _Legal(graph if target.regions else unfused(graph, target.serves), target).run()
+    graph = with_attention(graph, target)
+    if not target.regions:
+        whole = unfused(graph, target.serves)
+        graph = whole if whole is graph or graph.scheduled else simplify(whole)  # what two bodies share is done once
+    legal = _Legal(graph, target).run()
     made = donating(in_kernels(legal, target), target) or donating(legal, target)
     assert made is not None, graph
     return made

@@ -181,8 +181,9 @@ def module(program: Source, /, *, seed: int = 0, recompute_budget: float | str |
 
 
 def fuses(backend: str, device: str = "cpu") -> bool:
-    """Does the backend run regions by blocks of rows on the device?"""
-    return target_of(backend, device).regions
+    """Does the backend run regions on the device, by blocks of rows or, those of attention, by kernels?"""
+    target = target_of(backend, device)
+    return target.regions or target.attends is not None
 
 
 def differentiated(graph: Graph, wrt: Sequence[str] | None) -> Sequence[str]:
