@@ -12,6 +12,7 @@ large product reaches.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import statistics
 import time
@@ -66,8 +67,8 @@ def model(sizes: dict[str, int], checkpointed: bool = False) -> Loss:
 
     def loss(p: dict[str, Tensor]) -> Tensor:
         x = functional.embedding(p["tok"].view(-1), p["E"])
-        for l in range(sizes["L"]):
-            weights = [p[n][l] for n in ("Wq", "Wk", "Wv", "W1", "W2", "Wp")]
+        for layer_number in range(sizes["L"]):
+            weights = [p[n][layer_number] for n in ("Wq", "Wk", "Wv", "W1", "W2", "Wp")]
             x = checkpoint(layer, x, *weights, use_reentrant=False) if checkpointed else layer(x, *weights)
         return functional.cross_entropy(x @ p["U"], p["target"].view(-1))
 
@@ -88,7 +89,7 @@ def timed(step: Callable[[], Any], runs: int = 12) -> tuple[float, float]:
         step()
         mark.record()
     torch.cuda.synchronize()
-    return statistics.median(a.elapsed_time(b) for a, b in zip(marks, marks[1:])), first
+    return statistics.median(a.elapsed_time(b) for a, b in itertools.pairwise(marks)), first
 
 
 def ours(sizes: dict[str, int], given: dict[str, Tensor], budget: float) -> tuple[float, float, float, float]:
@@ -162,9 +163,10 @@ def main() -> None:
     sizes = {name: int(n) for name, n in (pair.split("=") for pair in options.sizes.split(","))}
     given = inputs(sizes)
     most = ceiling()
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}: {most / 1e12:.0f} TFLOP/s in a large product; "
-          f"a step is {flops(sizes) / 1e12:.1f} TFLOP\n", flush=True)
-    rows = ["| who | ms | MFU | of a large product | peak MiB | predicted | first call s |", "|---|---|---|---|---|---|---|"]
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}: {most / 1e12:.0f} TFLOP/s in a large product")
+    print(f"A step is {flops(sizes) / 1e12:.1f} TFLOP.\n", flush=True)
+    rows = ["| who | ms | MFU | of a large product | peak MiB | predicted | first call s |",
+            "|---|---|---|---|---|---|---|"]
 
     def row(who: str, ms: float, first: float, peak: float, predicted: float | None = None) -> None:
         rate = flops(sizes) / ms * 1e3

@@ -29,6 +29,7 @@ from ..ir.types import DType, f32
 from .fuse import structure
 from .rebuild import extended
 from .regions import adjoint_region
+from .simplify import simplify
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ def body(kind: Attention) -> Graph:
     parameters = ", ".join(f"{name}: {type}" for name, type in inputs.items())
     called = "attention_bar" if kind.backward else "attention"
     text += f"\n\ndef whole({parameters}):\n    return {called}({', '.join(inputs)})\n"
-    return next(parse(text).regions())
+    made = next(parse(text).regions())
+    return simplify(Graph(made.name, made.inputs, made.nodes, made.outputs, {}, made.first_data)).tiled(())
 
 
 def as_attention(made: Graph) -> Attention | None:
