@@ -107,6 +107,8 @@ class _Parts:
                 except Fault as fault:
                     reasons.append(fault.message)
                     tried |= growth.nodes
+                    if growth.meagre:  # along another axis the loop would sum over its blocks what it gives
+                        break
             if parts:
                 part = min(parts, key=lambda p: sum(v.type.bytes for v in p.results))
                 taken.update(n for n in part.nodes if n not in self.settled)
@@ -145,6 +147,7 @@ class _Growth:
         self.row: Axis = (z, axis)
         self.others: list[Axis] = [(z, a) for a in range(min(axis, z.type.rank - 2))]
         self.enough = 0
+        self.meagre = False
         self._add(seed)
         read = [v for v in map(_beneath, seed.operands) if not isinstance(v, Constant)]
         narrow = max((self._width(v) for v in read if self.classes.along(v, self.row)), default=1)
@@ -167,6 +170,7 @@ class _Growth:
                      and (w := self._width(v)) <= self.enough)
         gain = widest / max(across, 1)
         if gain < self.parts.least:
+            self.meagre = True
             raise Fault("E0121", f"what it reads and gives is {1 / gain:.1f} times as wide as its widest value")
         statistics = [v for v in self._statistics(nodes, widths, widest) if v not in results]
         results += statistics
