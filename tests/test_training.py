@@ -45,8 +45,9 @@ def peer(optimizer: str, step: slpc.TrainStep, **options: Any) -> tuple[dict[str
     return held, kind(held.values(), lr=step.rate, **given, **options)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "llvm", "torch"])
-@pytest.mark.parametrize("optimizer", PEERS)
+@pytest.mark.parametrize(("optimizer", "backend"), [
+    *((name, "numpy") for name in PEERS),
+    *((name, backend) for name in ("adamw", "momentum, nesterov") for backend in ("llvm", "torch"))])
 def test_twenty_steps_as_torch_takes_them(optimizer: str, backend: str) -> None:
     graph = slpc.load(TRANSFORMER, dtype="f64", **SIZES)
     name, _, _ = optimizer.partition(",")
@@ -87,22 +88,22 @@ def test_parameters_are_updated_where_they_lie() -> None:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_gradient_lives_until_its_update(optimizer: str) -> None:
-    """Of 24 layers never more than a few gradients are there at once, where the activations are small."""
-    graph = slpc.load(MLP, L=24, d=48, m=2)
+    """Of 12 layers never more than a few gradients are there at once, where the activations are small."""
+    graph = slpc.load(MLP, L=12, d=48, m=2)
     layer = 4 * 48 * 48
     gradient = slpc.adjoint(graph)
     everything = slpc.plan(gradient, effort="quick")
-    assert everything.peak_bytes > 24 * layer
+    assert everything.peak_bytes > 12 * layer
     plan = slpc.plan(training_step(gradient, optimizer).graph, effort="quick")
-    activations = 24 * 2 * 4 * 48 * 2
+    activations = 12 * 2 * 4 * 48 * 2
     assert plan.peak_bytes < 4 * layer + activations
     clipped = slpc.plan(training_step(gradient, optimizer, clip=1.0).graph, effort="quick")
-    assert clipped.peak_bytes > 24 * layer  # the norm needs all of them
+    assert clipped.peak_bytes > 12 * layer  # the norm needs all of them
 
 
-@pytest.mark.parametrize(("optimizer", "budget"), [("sgd", None), ("sgd", 0.3), ("adamw", None), ("adamw", 0.1)])
+@pytest.mark.parametrize(("optimizer", "budget"), [("sgd", None), ("adamw", 0.1)])
 def test_predicted_is_measured(optimizer: str, budget: float | None) -> None:
-    graph = slpc.load(TRANSFORMER, L=3, d=64, T=128, V=512, H=4, B=1)
+    graph = slpc.load(TRANSFORMER, L=2, d=64, T=128, V=256, H=4, B=1)
     step, before = (slpc.train_step(graph, optimizer, recompute_budget=budget, effort="quick") for _ in range(2))
     data = {k: np.array(v) for k, v in samples.draw(graph, 1).items() if k in ("tok", "target")}
     before(**data)
@@ -225,7 +226,8 @@ def train(folder: Path, *arguments: str) -> list[float]:
     text.write_text((PROGRAMS.parent / "README.md").read_text("utf-8"), "utf-8")
     log = folder / f"losses{len(list(folder.iterdir()))}.jsonl"
     example = str(PROGRAMS.parent / "examples" / "train.py")
-    words = [sys.executable, example, "--text", str(text), "--log", str(log), "--steps", "50", *arguments]
+    words = [sys.executable, example, "--text", str(text), "--log", str(log), "--steps", "50", "-D", "L=1",
+             "-D", "d=32", "-D", "T=32", *arguments]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line)["loss"] for line in log.read_text("utf-8").splitlines()]
@@ -234,7 +236,7 @@ def train(folder: Path, *arguments: str) -> list[float]:
 def test_the_example_learns_and_is_resumed(tmp_path: Path) -> None:
     """Fifty steps on a small text; stopped after twenty and resumed, the losses are the same bit for bit."""
     whole = train(tmp_path)
-    assert len(whole) == 50 and whole[-1] < 0.6 * whole[0]
+    assert len(whole) == 50 and whole[-1] < 0.7 * whole[0]
     begun = train(tmp_path, "--stop", "20", "--save", "half.npz")
     rest = train(tmp_path, "--resume", "half.npz")
     assert [*begun, *rest] == whole
