@@ -17,6 +17,7 @@ from ..ir.show import dying
 from ..ir.target import Target
 from ..ir.types import bf16, f16, f32, f64
 from ..passes.arena import Placement
+from ..passes.blocks import blocks as blocks_of
 from ..passes.regions import unfused
 from . import numpy_arena, numpy_erf, numpy_into, numpy_scalar
 from .numpy_lowering import SPECIAL, lower, lowered, needs_scipy
@@ -27,7 +28,7 @@ __all__ = ["TARGET", "emit", "load", "lowered"]
 _FUNCTIONS = [op.name for op in OPS.values() if op.elementwise and not op.symbol and op.name not in ("where", "astype")]
 
 TARGET = Target(
-    "numpy", arena=True, accumulates_in={f16: f32, bf16: f32},
+    "numpy", arena=True, regions=True, accumulates_in={f16: f32, bf16: f32},
     computed_in={(name, bf16): f32 for name in _FUNCTIONS} | {(name, f16): f32 for name in (*SPECIAL, "sigmoid")}
     | {("polygamma", dtype): f64 for dtype in (bf16, f16, f32)},
     products_as_blas=True, row_by_row={"gather": (0,), "scatter_add": (0,)},
@@ -53,7 +54,7 @@ def emit(graph: Graph, placement: Placement | None = None, *, source: str = "", 
     arena = placement is not None and not scalar
     lines = _head(graph, source or graph.file, scalar, arena, entry)
     if placement is not None and not scalar:
-        return "\n".join([*lines, *numpy_arena.emit_arena(graph, placement, names, entry, poison)]) + "\n"
+        return "\n".join([*lines, *numpy_arena.emit_arena(graph, placement, TARGET, names, entry, poison)]) + "\n"
     if any(map(numpy_erf.fits, graph.nodes)):
         lines += ["", "", *numpy_erf.HELPER.rstrip().split("\n")]
     if scalar:
@@ -96,9 +97,11 @@ def _head(graph: Graph, source: str, scalar: bool, arena: bool, entry: str) -> l
     if arena:
         lines += ["import threading", ""]
     lines.append("import numpy as np")
-    if any(v.dtype is bf16 for v in graph.values()):
+    programs = [graph, *(p.graph for n in graph.nodes if n.op.name == "region"
+                         for p in blocks_of(n, TARGET).programs.values())]
+    if any(v.dtype is bf16 for program in programs for v in program.values()):
         lines.append("from ml_dtypes import bfloat16")
-    if any(map(needs_scipy, graph.nodes)):
+    if any(map(needs_scipy, (node for program in programs for node in program.nodes))):
         lines.append("from scipy import special")
     return lines
 
