@@ -12,5 +12,5 @@ ELEMENTS = 5_000
 
 TARGET = Target(
     "llvm", arena=True, by_elements=lambda graph: fits(graph, ELEMENTS), accumulates_in={f16: f32, bf16: f32},
-    products_as_blas=True, contracts=True, inlines=True, regions=True,
+    products_as_blas=True, contracts=True, inlines=True, regions=True, fewest_rows=128,
     in_place={op.name: tuple(range(len(op.operands))) for op in OPS.values() if op.elementwise or op.name == "copy"})

@@ -48,7 +48,8 @@ class Target:
     says whether the backend emits programs that run in an arena, `regions` whether it runs a region by blocks (the
     others are given its body in its place, unless the body is one that it `serves` whole, by a kernel),
     `block_bytes` what the largest value of a block takes where nothing says its rows: what is read again soon is to
-    be in a cache, or a processor to be filled, `by_elements` which programs it takes apart into scalars instead.
+    be in a cache, or a processor to be filled, `fewest_rows` how many it has all the same: a product needs some to
+    be worth packing its operands, `by_elements` which programs it takes apart into scalars instead.
     `alignment` is that of a value of at least that many bytes in it; a smaller one is aligned to its elements.
     """
 
@@ -57,6 +58,7 @@ class Target:
     regions: bool = False
     serves: Callable[[Graph], bool] | None = None
     block_bytes: int = 1 << 19
+    fewest_rows: int = 16
     by_elements: Callable[[Graph], bool] = never
     alignment: int = 64
     accumulates_in: Mapping[DType, DType] = field(default_factory=dict)

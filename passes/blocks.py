@@ -32,9 +32,6 @@ from .arena import Placement, place
 from .inlining import inlined
 from .legalize import legalize
 
-FEWEST = 16
-"""No fewer rows than these: a product needs some to be worth its call."""
-
 
 @dataclass(frozen=True)
 class Stretch:
@@ -123,7 +120,7 @@ def _lies(value: Value) -> Layout:
 def _blocks(body_: _Same, lies: tuple[Layout, ...], target_: _Same) -> Blocks:
     body: Graph = body_.thing
     rows = rows_of(body)
-    sizes = rows.sizes(body.rows) if body.rows else _fitting(rows, target_.thing.block_bytes)
+    sizes = rows.sizes(body.rows) if body.rows else _fitting(rows, target_.thing)
     axes = tuple(tuple(_stretches(n, size)) for n, size in zip(rows.lengths, sizes, strict=True))
     single = [sum(map(len, stretches)) == 1 for stretches in axes]
     programs: dict[tuple[Any, ...], Program] = {}
@@ -154,14 +151,14 @@ def _stretches(length: int, size: int) -> Iterator[Stretch]:
         yield Stretch(full, length, length - full)
 
 
-def _fitting(rows: Rows, most: int) -> tuple[int, ...]:
-    """Sizes at which the largest value takes `most` bytes: as many rows as fit, and then as many of the axes before, if
-    all rows do."""
+def _fitting(rows: Rows, target: Target) -> tuple[int, ...]:
+    """Sizes at which the largest value takes the target's bytes: as many rows as fit, but no fewer than it wants, and
+    then as many of the axes before, if all rows do."""
     least = max((v.type.bytes for v in rows.cut if rows.rowed(v) and not isinstance(v, Constant)), default=1)
-    left = max(1, most * math.prod(rows.lengths) // max(1, least))
+    left = max(1, target.block_bytes * math.prod(rows.lengths) // max(1, least))
     sizes = []
     for at, n in enumerate(reversed(rows.lengths)):
-        size = min(n, max(left, 1 if at else FEWEST))
+        size = min(n, max(left, 1 if at else target.fewest_rows))
         sizes.append(_even(n, size))
         left = left // n if size == n else 1
     return tuple(reversed(sizes))
