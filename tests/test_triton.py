@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from slpc.ir.target import Target
 from slpc.ir.types import DTYPES, DType
 from slpc.ir.verify import verify
 from slpc.passes.adjoint import adjoint
+from slpc.passes.attention import as_attention
+from slpc.passes.fuse import fuse
 from slpc.passes.groups import Group, as_group, groups
 from slpc.passes.kernels import as_product_sum
 from slpc.passes.legalize import legalize
@@ -324,3 +327,31 @@ def test_results_lie_over_what_is_read_element_by_element() -> None:
     group, = fused(graph)
     pairs = {(group.reads[p].name, group.results[q].name) for p, q in triton_kernels.takes_over(group)}
     assert {x for x, _ in pairs} == {"x", "y"}
+
+
+ATTENDING = replace(GPU, attends=lambda heads, softmax: True)
+
+
+@pytest.mark.parametrize("scores", [
+    "softmax(where(j <= i, q @ k.mT / 2.0, -inf), axis=-1)", "softmax(0.5 * (q @ k.mT), axis=-1)",
+    "softmax(where(j > i, -inf, (q * 0.5) @ k.mT), axis=-1)", "exp(q @ k.mT)",
+    "where(i >= j, exp(0.5 * (q @ k.mT)), 0)",
+])
+def test_attention_is_found_however_it_is_spelt(scores: str) -> None:
+    """Forward and backward become the two regions of the kernels, with the same numbers."""
+    graph = simplify(parse(f"""
+def f(x: f64[24, 8], w: f64[3, 8, 8] = normal(0, 0.2)):
+    q, k, v = (permute_dims(reshape(x @ w[n], (24, 2, 4)), (1, 0, 2)) for n in range(3))
+    i, j = arange(24)[:, None], arange(24)[None, :]
+    return sum(sin({scores} @ v))
+""".replace("(permute_dims(reshape(x @ w[n], (24, 2, 4)), (1, 0, 2)) for n in range(3))",
+            ", ".join(f"permute_dims(reshape(x @ w[{n}], (24, 2, 4)), (1, 0, 2))" for n in range(3)))))
+    derived = simplify(adjoint(fuse(graph)))
+    made = verify(legalize(derived, ATTENDING))
+    kinds = [kind for body in made.regions() if (kind := as_attention(body)) is not None]
+    assert [kind.backward for kind in kinds] == [False, True]
+    assert all(kind.softmax == ("softmax" in scores) and kind.causal == ("where" in scores) for kind in kinds)
+    drawn = samples.draw(derived, 0).values()
+    plain, regions = (numpy_backend.load(numpy_backend.emit(legal(g)), batch=True)(*drawn) for g in (derived, made))
+    for a, b in zip(plain, regions, strict=True):
+        np.testing.assert_allclose(b, a, 0, 1e-5 * np.abs(a).max())  # scores are f32 in the kernels
