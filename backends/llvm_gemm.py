@@ -20,6 +20,8 @@ DEPTH = 256
 """How far along k a panel goes."""
 PANELS = 8
 """Panels of B that are packed at once."""
+NEAR, FEW = 4, 256
+"""Where a row of B is no longer than so many panels are wide, up to so many rows of A read B as it lies."""
 GROUP = 16
 """Tiles of rows of A that are packed at once."""
 SLACK = 3
@@ -279,7 +281,8 @@ def gemm(shape: Shape) -> Loops:
     a_row, a_column, b_row, b_column = (w.whole(f"%{name}") for name in ("ar", "ac", "br", "bc"))
     own = w.at("%scratch", shape.width * PANELS * DEPTH)  # rows of A, packed
     along = a_column.equals(1)
-    direct = b_column.equals(1) & (m <= shape.rows)  # B is read once: as it lies
+    few = w.select(b_row <= NEAR * shape.width, w.constant(FEW, "i64"), w.constant(shape.rows, "i64"))
+    direct = b_column.equals(1) & (m <= few)  # B is read so seldom that it is not worth packing
     ar, ac = w.select(along, a_row, w.constant(1, "i64")), w.select(along, 1, w.constant(shape.rows, "i64"))
 
     def block(j0: Lane, nc: Lane, p0: Lane, kc: Lane) -> None:

@@ -17,6 +17,8 @@ MOST_CUTS = 16
 """Blocks of one product, which each pack their part of B."""
 ROWS, COLUMNS = 12, 64
 """Of a block: multiples of these, which suit a tile."""
+FEWEST_ROWS = 32
+"""Of a block where columns alone do not make blocks enough: packing B for these takes a sixth of their time."""
 
 
 @rule("matmul")
@@ -85,6 +87,7 @@ def _tiles(w: Loops, node: Node, scope: Scope) -> None:
 def cuts(m: int, n: int, parts: float) -> tuple[int, int]:
     """Into how many blocks of rows and of columns: at least as many together as there are to be, so that least is
     packed. B is packed for each block of rows, A read for each of columns."""
+    parts = min(parts, max(1, m // FEWEST_ROWS) * max(1, n // COLUMNS))
     choices = [(r, c) for r in range(1, max(1, m // ROWS) + 1)
                for c in {max(1, min(-(-int(parts) // r), n // COLUMNS))} if r * c <= 2 * max(1, parts)]
     return min(choices, key=lambda rc: (rc[0] * rc[1] < parts, rc[0] * n + 0.5 * rc[1] * m))
