@@ -23,7 +23,7 @@ class RegionNames(Protocol):
     """What names the functions of regions."""
 
     def function(self, node: Node) -> str:
-        """The function that runs a region, which the module will have; `views_` and that name makes its views."""
+        """The function that runs a region on its part of the block, which the module will have."""
 
 
 class Module:
@@ -125,10 +125,10 @@ class Function:
         if node in module.placement.workspace:
             at = module.placement.workspace[node]
             arena = f"{self.name(node.results[0])}_arena"
-            self.views[node, "arena"] = [arena], f"views_{function}(block[{at}:])"
+            self.views[node, "arena"] = [arena], f"block[{at}:]"
             self.read[arena] = None
         else:
-            arena = "()"
+            arena = "None"
         found = ", ".join(map(self.name, scalars)) + (", = " if len(scalars) == 1 else " = " if scalars else "")
         self.lines += filled(f"{found}{function}({', '.join([arena, *arguments])})", "")
         for v in scalars:

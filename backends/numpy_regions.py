@@ -1,9 +1,11 @@
 """Regions in NumPy: a function for each block program, and one for the region, which loops over the blocks.
 
-    def attend(arena, q, k, v, attend_out):
+    def attend(block, q, k, v, attend_out):
+        arena = views_block_attend_0(block)
         for row in range(0, 960, 64):
-            run_block_attend_0(arena[0], q[row:row + 64], k, v, attend_out[row:row + 64])
-        run_block_attend_1(arena[1], q[960:1000], k, v, attend_out[960:1000])
+            run_block_attend_0(arena, q[row:row + 64], k, v, attend_out[row:row + 64])
+        arena = views_block_attend_1(block)
+        run_block_attend_1(arena, q[960:1000], k, v, attend_out[960:1000])
 
 A block's function writes its part of a result in place, or copies it there, or adds it to what blocks before have made.
 """
@@ -62,16 +64,14 @@ class _Region:
         self.numbers = {id(p): i for i, p in enumerate(found.programs.values())}
 
     def lines(self) -> list[str]:
-        """The block programs, what makes their views, and the loops."""
+        """The block programs and the loops."""
         text: list[str] = []
         for i, program in enumerate(self.blocks.programs.values()):
             text += self._program(program, f"_block_{self.name}_{i}")
-        made = ", ".join(f"views_block_{self.name}_{i}(block)" for i in range(len(self.blocks.programs)))
         names = self.regions.names
         arguments = ", ".join(map(names, (*self.body.inputs, *self.arrays)))
         loops = [f"    {line}" for line in self._loops()]
-        return [*text, "", "", f"def views_{self.name}(block):", *filled(f"return ({made},)", "    "),
-                "", "", *filled(f"def {self.name}(arena, {arguments}):", ""), *loops]
+        return [*text, "", "", *filled(f"def {self.name}(block, {arguments}):", ""), *loops]
 
     def _program(self, program: Program, suffix: str) -> list[str]:
         """The function of a block program. What an output is added or copied to is an argument."""
@@ -124,7 +124,8 @@ class _Region:
     def _nest(self, nest: Sequence[Stretch], program: Program) -> list[str]:
         """The loops over equal blocks; what is one block is no loop."""
         names, found = self.regions.names, self.blocks
-        lines: list[str] = []
+        number = self.numbers[id(program)]
+        lines = [f"arena = views_block_{self.name}_{number}(block)"]
         indent = ""
         begins: list[str | int] = []
         for begin, stretch in zip(self.begins, nest, strict=True):
@@ -135,14 +136,22 @@ class _Region:
             indent += "    "
             begins.append(begin)
         sizes = [s.step for s in nest]
+        if nest[-1].columns is not None:
+            first, growth, width = nest[-1].columns
+            sizes.append(width)
+            if isinstance(begins[-1], int) or not growth:
+                begins.append(first)
+            else:
+                moved = f"({begins[-1]} - {nest[-1].start}) // {nest[-1].step} * {growth}"
+                lines.append(f"{indent}{self.column} = {first} + {moved}")
+                begins.append(self.column)
         arguments = [self._block(v, axes, begins, sizes)
                      for v, axes, p in zip(self.body.inputs, found.operands, program.operands, strict=True)
                      if p is not None]
         arguments += [str(begins[k]) for k in program.starts]
         arguments += [self._block(v, axes, begins, sizes)
                       for v, axes in zip(self.body.outputs, found.results, strict=True) if v.shape]
-        number = self.numbers[id(program)]
-        call = f"run_block_{self.name}_{number}({', '.join([f'arena[{number}]', *arguments])})"
+        call = f"run_block_{self.name}_{number}({', '.join(['arena', *arguments])})"
         if self.scalars:
             call = f"{', '.join(self.parts)}{',' if len(self.parts) == 1 else ''} = {call}"
         lines += filled(call, indent)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any
 
@@ -30,7 +30,11 @@ from ..ir.target import Target
 from ..ir.types import Shape, TensorType, i64
 from .arena import Placement, place
 from .inlining import inlined
+from .intervals import Columns, columns_of
 from .legalize import legalize
+
+WIDTHS = 8
+"""Blocks see so many different numbers of columns at most: each has a program of its own."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,12 @@ class Blocks:
         """The number that stands for the columns, behind those of the cut axes."""
         return len(self.axes)
 
+    @cached_property
+    def flops(self) -> int:
+        """Arithmetic operations of all blocks, what is added up between them left out."""
+        return sum(math.prod(map(len, nest)) * sum(n.flops for n in program.graph.nodes)
+                   for nest, program in self.nests())
+
     def nests(self) -> Iterator[tuple[tuple[Stretch, ...], Program]]:
         """The loop nests, one after the other: the blocks along each axis, and the program that they run."""
         for nest in product(*self.axes):
@@ -121,20 +131,26 @@ def _blocks(body_: _Same, lies: tuple[Layout, ...], target_: _Same) -> Blocks:
     body: Graph = body_.thing
     rows = rows_of(body)
     sizes = rows.sizes(body.rows) if body.rows else _fitting(rows, target_.thing)
-    axes = tuple(tuple(_stretches(n, size)) for n, size in zip(rows.lengths, sizes, strict=True))
+    columns = columns_of(rows)
+    axes = [tuple(_stretches(n, size)) for n, size in zip(rows.lengths, sizes, strict=True)]
+    if columns is not None:
+        axes[-1] = tuple(_cut_columns(axes[-1], columns))
+    if columns is not None and all(s.columns is None for s in axes[-1]):
+        columns = None
     single = [sum(map(len, stretches)) == 1 for stretches in axes]
+    at_zero = [*single, all(s.columns is None or s.columns[:2] == (0, 0) for s in axes[-1])]
     programs: dict[tuple[Any, ...], Program] = {}
     for nest in product(*axes):
         if _size(nest) not in programs:
-            programs[_size(nest)] = _Shortened(rows, nest, lies, single).program(target_.thing)
-    return Blocks(rows, axes, tuple(_axes(rows, v) for v in body.inputs), tuple(_axes(rows, v) for v in body.outputs),
-                  tuple(map(rows.summed, body.outputs)), programs,
+            programs[_size(nest)] = _Shortened(rows, nest, lies, single, columns, at_zero).program(target_.thing)
+    return Blocks(rows, tuple(axes), tuple(_axes(rows, columns, v) for v in body.inputs),
+                  tuple(_axes(rows, columns, v) for v in body.outputs), tuple(map(rows.summed, body.outputs)), programs,
                   max((p.placement.size for p in programs.values()), default=0))
 
 
-def _axes(rows: Rows, value: Value) -> tuple[int | None, ...]:
+def _axes(rows: Rows, columns: Columns | None, value: Value) -> tuple[int | None, ...]:
     """For each axis of a value the cut that it is cut by."""
-    cut = rows.cut[value]
+    cut = (*rows.cut[value], *([columns.axes.get(value)] if columns is not None else []))
     return tuple(cut.index(axis) if axis in cut else None for axis in range(value.type.rank))
 
 
@@ -149,6 +165,31 @@ def _stretches(length: int, size: int) -> Iterator[Stretch]:
         yield Stretch(0, full, size)
     if full < length:
         yield Stretch(full, length, length - full)
+
+
+def _cut_columns(stretches: Sequence[Stretch], columns: Columns) -> Iterator[Stretch]:
+    """The blocks along the rows with the columns that each needs, in a few widths; what grows evenly is one stretch."""
+    spans: list[tuple[Stretch, int, int]] = []
+    for stretch in stretches:
+        for start in range(stretch.start, stretch.stop, stretch.step):
+            lo, hi = columns.interval(start, start + stretch.step - 1)
+            spans.append((Stretch(start, start + stretch.step, stretch.step), lo, hi - lo))
+    widths = {width for _, _, width in spans}
+    unit = 1 if len(widths) <= WIDTHS else -(-columns.length // WIDTHS)
+    made: list[Stretch] = []
+    for block, lo, width in spans:
+        width = min(columns.length, -(-width // unit) * unit)
+        lo = min(lo, columns.length - width)
+        last = made[-1] if made else None
+        if last is not None and last.columns is not None and (last.step, last.columns[2]) == (block.step, width):
+            first, growth, _ = last.columns
+            if len(last) == 1 or lo == first + len(last) * growth:
+                growth = lo - first if len(last) == 1 else growth
+                made[-1] = Stretch(last.start, block.stop, last.step, (first, growth, width))
+                continue
+        made.append(Stretch(block.start, block.stop, block.step, (lo, 0, width)))
+    whole = all(s.columns is not None and s.columns[2] == columns.length for s in made)
+    yield from stretches if whole else made
 
 
 def _fitting(rows: Rows, target: Target) -> tuple[int, ...]:
@@ -177,8 +218,10 @@ def _even(n: int, size: int) -> int:
 class _Shortened:
     """The body emitted again with its cut axes as long as a block's."""
 
-    def __init__(self, rows: Rows, nest: Sequence[Stretch], lies: Sequence[Layout], single: Sequence[bool]) -> None:
-        self.rows, self.nest, self.lies, self.single = rows, nest, lies, single
+    def __init__(self, rows: Rows, nest: Sequence[Stretch], lies: Sequence[Layout], single: Sequence[bool],
+                 columns: Columns | None, at_zero: Sequence[bool]) -> None:
+        self.at_zero = at_zero  # by cut: do all blocks begin at 0?
+        self.rows, self.nest, self.lies, self.single, self.columns = rows, nest, lies, single, columns
         self.body = rows.body
         self.builder = Builder(self.body.name, self.body.file, RESERVED)
         self.builder.reserve(v.name for v in self.body.values())
@@ -218,7 +261,13 @@ class _Shortened:
         for stretch, axis in zip(self.nest, self.rows.cut[value], strict=True):
             if axis is not None and axis >= 0:
                 shape[axis] = stretch.step
+        if self.columns is not None and value in self.columns.axes and self.nest[-1].columns is not None:
+            shape[self.columns.axes[value]] = self.nest[-1].columns[2]
         return tuple(shape)
+
+    def _cut(self, value: Value) -> tuple[int | None, ...]:
+        """The axes of the value that are cut, by columns last."""
+        return (*self.rows.cut[value], self.columns.axes.get(value) if self.columns is not None else None)
 
     def _operand(self, value: Value, strides: Sequence[int]) -> Value:
         """An input, and views of it that lie as the block of an operand with these strides."""
@@ -243,6 +292,8 @@ class _Shortened:
         cut = self.rows.cut[output]
         if any(c == -1 and not single for c, single in zip(cut, self.single, strict=True)):
             return False
+        if self.columns is not None and output in self.columns.axes:
+            return False
         return bool(output.shape) and Layout(self._shape(output), rowwise(output.shape).strides).contiguous
 
     def _emit(self, node: Node) -> None:
@@ -263,7 +314,7 @@ class _Shortened:
 
     def _index(self, whole: Value, index: Index) -> Index:
         """The index with its cut axes, which it takes as they are, shortened."""
-        cut = self.rows.cut[whole]
+        cut = self._cut(whole)
         return tuple((0, n, 1) if axis in cut else entry
                      for axis, (entry, n) in enumerate(zip(index, self._shape(whole), strict=True)))
 
@@ -291,10 +342,10 @@ class _Shortened:
         axis, start, step = found
         shape, arrays = self._shape(value), self.arrays
         n, dtype = shape[axis], value.dtype
-        cut = self.rows.cut[value]
+        cut = self._cut(value)
         by = cut.index(axis) if shifted and axis in cut else None
-        if by is not None and sum(map(len, self._along(by))) == 1 and self.nest[by].start == 0:
-            by = None  # the only block begins at 0
+        if by is not None and self.at_zero[by]:
+            by = None
         count = arrays.arange(start, start + step * n, step, dtype if by is None else i64)
         if by is not None:
             if by not in self.starts:
@@ -307,9 +358,6 @@ class _Shortened:
         made = arrays.broadcast_to(count, shape)
         self.counts[value, shifted] = made
         return made
-
-    def _along(self, by: int) -> Sequence[Stretch]:
-        return [self.nest[by]] if self.single[by] else [self.nest[by], self.nest[by]]
 
 
 def _ordered(graph: Graph, target: Target) -> Graph:

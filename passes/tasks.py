@@ -106,11 +106,22 @@ def tasks(graph: Graph, target: Target, inlined: Collection[Node] = (), outside:
     needed = forward_nodes(graph)
     return Tasks(
         graph, target, nodes, tuple(reads), tuple(writes), tuple(hands_over),
-        tuple(n.flops for n in nodes), tuple(workspace(n, target) for n in nodes), tuple(n in needed for n in nodes),
+        tuple(flops(n, target) for n in nodes), tuple(workspace(n, target) for n in nodes),
+        tuple(n in needed for n in nodes),
         values, tuple(t for t, n in enumerate(nodes) for _ in n.results), tuple(map(tuple, readers)),
         tuple(0 if v in lodged or v in elsewhere else target.padded(v.type.bytes) for v in values),
         tuple(v in kept for v in values),
         tuple(map(tuple, overwrites)))
+
+
+def flops(node: Node, target: Target) -> int:
+    """Arithmetic operations of one run: of a region that runs by blocks, those of all blocks, of the columns that each
+    sees."""
+    if node.op.name != "region" or not target.regions:
+        return node.flops
+    from .blocks import blocks
+
+    return blocks(node, target).flops
 
 
 def workspace(node: Node, target: Target) -> int:

@@ -265,3 +265,13 @@ def test_what_is_dead_is_not_read(name: str) -> None:
                        for p in (False, True))
     for x, y in zip(plain, poisoned, strict=True):
         assert numpy.array_equal(x, y)
+
+
+@pytest.mark.parametrize(("variant", "share"), [("softmax", 1.0), ("causal", 0.5), ("window", 5 / 256)])
+def test_masks_cut_work(variant: str, share: float) -> None:
+    """A causal mask halves the work of forward and adjoint, a window makes it linear in the rows."""
+    graph = legalize(gradient(attention(variant, "rows=8", 256, 256)), TARGET)
+    found = [(blocks(n, TARGET).flops, n.flops) for n in graph.nodes if n.op.name == "region"]
+    assert len(found) == 2
+    for done, whole in found:
+        assert share <= done / whole <= share + 0.1
