@@ -104,7 +104,7 @@ def peak(T: int, fuse: bool, backend: str) -> int:
 
     graph = slpc.load(str(ROOT / "programs" / "softmax_attention.slp"), T=T)
     f = slpc.compile(graph, grad=True, backend=backend, fuse=fuse)
-    inputs = samples.draw(graph, 0)
+    inputs = samples.draw(f.graph, 0)
     tracemalloc.start()
     f(**inputs)
     _, most = tracemalloc.get_traced_memory()

@@ -43,6 +43,7 @@ class Case(NamedTuple):
     torch: str = ""
     measure: bool = False
     effort: str = "default"
+    fused: bool = False
 
 
 CASES = {
@@ -55,6 +56,8 @@ CASES = {
                           {"L": 4, "d": 128, "H": 4, "B": 1, "T": 256, "V": 1024}, "compiled", True),
     "transformer-12": Case("Transformer: L 12, d 512, H 8, T 1024, V 8192", "transformer",
                            {"L": 12, "d": 512, "H": 8, "B": 1, "T": 1024, "V": 8192}, "eager"),
+    "transformer-12-fused": Case("Transformer: L 12, d 512, H 8, T 1024, V 8192, in regions", "transformer",
+                                 {"L": 12, "d": 512, "H": 8, "B": 1, "T": 1024, "V": 8192}, fused=True),
     "transformer-48": Case("Transformer: L 48, d 512, H 8, T 1024, V 8192", "transformer",
                            {"L": 48, "d": 512, "H": 8, "B": 1, "T": 1024, "V": 8192}),
 }
@@ -81,7 +84,7 @@ def section(case: Case, with_torch: bool) -> str:
     import slpc
     from slpc import measuring
 
-    graph = slpc.adjoint(slpc.load(ROOT / "programs" / f"{case.program}.slp", **case.sizes))
+    graph = slpc.adjoint(slpc.load(ROOT / "programs" / f"{case.program}.slp", **case.sizes), fused=case.fused)
     clock = [time.process_time()]
     plans = slpc.curve(graph, BUDGETS, effort=case.effort)
     for stage in ("placement", "bound"):

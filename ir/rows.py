@@ -152,9 +152,13 @@ def result_cut(node: Node, states: Sequence[Cut], place: Cut, first: Value) -> C
         line = next(v for v, s in zip(node.operands, states, strict=True) if s == SUMMED)
         raise Fault("E0121", f"'{node.result.name}' needs '{line.name}', a sum over the rows of '{first.name}', which "
                              "is known only when all of them are done")
-    if place is not None:
+    if place is not None or states[:1] != [None]:
         if node.op.name == "cumsum" and node.attributes["axis"] == place:
             raise _mixed(node, first)
+        looked_up = {"gather": states[0] if states else None, "scatter_add": place}.get(node.op.name)
+        if looked_up is not None and looked_up < len(node.operands) - 1 and not _by_place(node.operands[1 + looked_up]):
+            raise _mixed(node, first)
+    if place is not None:
         return place
     if all(s is None for s in states):
         return None
@@ -176,6 +180,12 @@ def _mixed(node: Node, first: Value) -> Fault:
 
     return Fault("E0121", f"`{show_node(node)}` mixes the rows of '{first.name}'",
                  "only sums and products may run over the rows, as results")
+
+
+def _by_place(index: Value) -> bool:
+    """Does the index count 0, 1, 2, ..., so that rows are taken one by one?"""
+    counts = counted(index)
+    return counts is not None and counts[1:] == (0, 1)
 
 
 def _linear(node: Node, states: Sequence[Cut]) -> bool:

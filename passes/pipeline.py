@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from ..ir.diagnostics import Fault, near
 from ..ir.graph import Graph
@@ -16,6 +16,8 @@ from .tangent import tangent
 from .update import OPTIMIZERS, training_step
 
 Options = Mapping[str, Any]
+Fusion: TypeAlias = bool | Literal["batch"]
+"""No regions, those that pay, or one over the samples as well."""
 
 PASSES: dict[str, Callable[[Graph, Options], Graph]] = {
     "adjoint": lambda graph, options: adjoint(graph, of=options.get("of"), wrt=options.get("wrt")),
@@ -42,9 +44,10 @@ def run(graph: Graph, names: Sequence[str], options: Options | None = None,
     return graph
 
 
-def prepared(graph: Graph, *, fused: bool, derive: Callable[[Graph], Graph] | None = None) -> Graph:
+def prepared(graph: Graph, *, fused: Fusion, derive: Callable[[Graph], Graph] | None = None) -> Graph:
     """The program as it is planned and run: simplified, or its derivative by `derive`, and with `fused` with regions
-    where these pay; forward and backward passes that meet are merged, or run together by blocks of samples."""
+    where these pay; forward and backward passes that meet are merged. With "batch" a program that is a sum over samples
+    runs forward and backward by blocks of these."""
     graph = simplify(graph)
     if fused:
         graph = fuse(graph, least=PAYS, smallest=SMALLEST)
@@ -53,5 +56,5 @@ def prepared(graph: Graph, *, fused: bool, derive: Callable[[Graph], Graph] | No
     graph = simplify(derive(graph))
     if not fused:
         return graph
-    whole = by_batch(graph, least=PAYS, smallest=SMALLEST)
+    whole = by_batch(graph, least=PAYS, smallest=SMALLEST) if fused == "batch" else graph
     return simplify(whole if whole is not graph else merge(graph))

@@ -15,6 +15,7 @@ from .ir.graph import Graph
 from .ir.parse import parse as _parse
 
 if TYPE_CHECKING:
+    from .passes.pipeline import Fusion
     from .torch_function import Running
     from .torch_module import ProgramModule
 
@@ -66,7 +67,8 @@ def graph_of(source: Source, /, **constants: Any) -> Graph:
     return load(source, **constants)
 
 
-def adjoint(program: Source, wrt: Sequence[str] | None = None, of: str | None = None, *, fused: bool = False) -> Graph:
+def adjoint(program: Source, wrt: Sequence[str] | None = None, of: str | None = None, *,
+            fused: Fusion = False) -> Graph:
     """The program that also computes the gradient of one output (`of`, the first unless said) in `wrt`.
 
     Outputs: those of the program, then `{input}_bar` for each of `wrt` (its parameters unless said). An output that is
@@ -82,7 +84,7 @@ def adjoint(program: Source, wrt: Sequence[str] | None = None, of: str | None = 
         return prepared(graph, fused=fused, derive=lambda g: reverse(g, of=of, wrt=chosen))
 
 
-def simplified(program: Source, *, fused: bool = False) -> Graph:
+def simplified(program: Source, *, fused: Fusion = False) -> Graph:
     """The program with everything folded that `passes.simplify` folds, and with `fused` with regions where these pay:
     what `compile` starts from."""
     from .passes.pipeline import prepared
@@ -115,7 +117,7 @@ def hvp(program: Source, wrt: Sequence[str] | None = None, of: str | None = None
 
 def compile(program: Source, /, *, grad: bool = False, wrt: Sequence[str] | None = None, of: str | None = None,
             batch: bool = False, backend: str = "numpy", contract: bool = False,
-            recompute_budget: float | str | None = None, memory: int | str | None = None, fuse: bool = True,
+            recompute_budget: float | str | None = None, memory: int | str | None = None, fuse: Fusion = True,
             device: str | None = None, tf32: bool = False, graph: bool = False, deterministic: bool = False,
             **constants: Any) -> Function:
     """A program that runs: the value, or with `grad` (or `wrt`, or `of`) value and gradients.
@@ -130,7 +132,7 @@ def compile(program: Source, /, *, grad: bool = False, wrt: Sequence[str] | None
     TF32; with `graph` each call replays a CUDA graph; with `deterministic` equal inputs give equal bits.
     """
     source = graph_of(program, **constants)
-    fused = fuse and fuses(backend, device or "cpu")
+    fused = fuse if fuses(backend, device or "cpu") else False
     values = len(source.outputs)
     chosen: Sequence[str] = ()
     if grad or wrt is not None or of is not None:
@@ -163,7 +165,7 @@ def running(device: str | None, tf32: bool, graph: bool, deterministic: bool) ->
 
 
 def module(program: Source, /, *, seed: int = 0, recompute_budget: float | str | None = None,
-           memory: int | str | None = None, fuse: bool = True, **constants: Any) -> ProgramModule:
+           memory: int | str | None = None, fuse: Fusion = True, **constants: Any) -> ProgramModule:
     """A `torch.nn.Module` that runs a program.
 
     Its parameters are those of the program that are of floating point, drawn as their defaults say (`seed`), under

@@ -57,8 +57,11 @@ def backend(command: _Command) -> _Command:
 
 
 def fusion(command: _Command) -> _Command:
-    """The option --no-fuse, as `fuse`."""
-    return click.option("--no-fuse", "fuse", flag_value=False, type=bool, default=True,
+    """The options --no-fuse and --by-samples, as `fuse`."""
+    command = click.option("--by-samples", "fuse", flag_value="batch", type=click.UNPROCESSED,
+                           help="Run a program that is a sum over samples forward and backward by blocks of these.",
+                           )(command)
+    return click.option("--no-fuse", "fuse", flag_value=False, type=click.UNPROCESSED, default=True,
                         help="Store attention's scores and the like whole, instead of working by blocks of rows.",
                         )(command)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from .ir.graph import Graph
     from .passes.checkpoint import Plan
+    from .passes.pipeline import Fusion
 
 CURVE = (0.0, 0.02, 0.05, 0.1, 0.15, 0.25, 0.33, 0.5, 0.75, 1.0)
 """Budgets of `--curve`."""
@@ -77,7 +78,7 @@ for every order of execution that keeps the budget, however it recomputes.
 @arguments.output("the plan, as a program,")
 @arguments.as_json
 def plan(file: str, constants: dict[str, str], budget: str | None, memory: str | None, policy: str | None,
-         keep: str | None, fuse: bool, forward: bool, effort: str, wrt: list[str] | None, of: str | None,
+         keep: str | None, fuse: Fusion, forward: bool, effort: str, wrt: list[str] | None, of: str | None,
          curve: bool, plot: str | None, timeline: str | None, measure: bool, backend: str,
          device: str | None, output: str | None, as_json: bool) -> None:
     """Say what memory value and gradient need, where, and what they could need."""
@@ -121,7 +122,7 @@ def plan(file: str, constants: dict[str, str], budget: str | None, memory: str |
         plan_report.show_marks(found)
 
 
-def _graph(file: str, constants: dict[str, str], forward: bool, wrt: list[str] | None, of: str | None, fuse: bool,
+def _graph(file: str, constants: dict[str, str], forward: bool, wrt: list[str] | None, of: str | None, fuse: Fusion,
            backend: str, device: str | None) -> Graph:
     """The program to plan: value and gradient, or as it stands with `forward` or if it is a saved plan."""
     from . import api
@@ -129,7 +130,7 @@ def _graph(file: str, constants: dict[str, str], forward: bool, wrt: list[str] |
     with report.progress(f"reading {file}"):
         graph = api.load(file, **constants)
         saved = graph.scheduled and wrt is None and of is None
-        fused = fuse and api.fuses(backend, device or "cpu")
+        fused = fuse if api.fuses(backend, device or "cpu") else False
         return api.simplified(graph, fused=fused) if forward or saved else api.adjoint(graph, wrt, of, fused=fused)
 
 
@@ -168,7 +169,7 @@ Without a limit, the plan is the one that computes nothing again. slpc opt FILE 
 @arguments.device
 @arguments.as_json
 def why(file: str, constants: dict[str, str], name: str, budget: str | None, memory: str | None,
-        policy: str | None, keep: str | None, fuse: bool, forward: bool, effort: str, wrt: list[str] | None,
+        policy: str | None, keep: str | None, fuse: Fusion, forward: bool, effort: str, wrt: list[str] | None,
         of: str | None, backend: str, device: str | None, as_json: bool) -> None:
     """Say of one value whether it is kept or computed again, from where to where, and what else was possible."""
     from . import api, reasons

@@ -11,6 +11,7 @@ from . import arguments, report
 
 if TYPE_CHECKING:
     from .function import Function
+    from .passes.pipeline import Fusion
 
 
 @click.command(epilog="""\b
@@ -38,7 +39,7 @@ An input that is left out takes its default, if that is a number. --json prints 
               help="Save the results under value.NAME and grad.NAME, each in its dtype.")
 @arguments.as_json
 def run(file: str, constants: dict[str, str], given: Sequence[str], grad: bool, wrt: list[str] | None, of: str | None,
-        seed: int | None, budget: str | None, memory: str | None, fuse: bool, backend: str, device: str | None,
+        seed: int | None, budget: str | None, memory: str | None, fuse: Fusion, backend: str, device: str | None,
         out: str | None, as_json: bool) -> None:
     """Run a program: its value, and with --grad its gradient.
 

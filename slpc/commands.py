@@ -12,6 +12,7 @@ from . import arguments, report
 if TYPE_CHECKING:
     from .ir.diagnostics import Diagnostic
     from .ir.graph import Graph
+    from .passes.pipeline import Fusion
 
 _MOST_OF_VALUE = 5.0
 """Value and gradient cost at most five times the value (Baur and Strassen 1983, Theorem 1)."""
@@ -83,7 +84,7 @@ With --emit it is a function for C: ll (LLVM IR), asm, obj, so, c (C99 for any c
 @click.option("--target-cpu", "cpu", metavar="CPU", default="", help="With --emit: the processor, for example x86-64.")
 @click.option("--symbol", metavar="NAME", default="", help="With --emit: the function's name.")
 def compile_(file: str, constants: dict[str, str], grad: bool, wrt: list[str] | None, of: str | None,
-             budget: str | None, memory: str | None, fuse: bool, backend: str, device: str | None,
+             budget: str | None, memory: str | None, fuse: Fusion, backend: str, device: str | None,
              output: str | None, kind: str | None, header: str | None, target: str, cpu: str, symbol: str) -> None:
     """Emit code for a program, and with --grad for its gradient."""
     from . import api, files

@@ -14,6 +14,7 @@ from .ir.arrays import Arrays
 from .ir.diagnostics import Diagnostic, SlpError
 from .ir.graph import Graph
 from .ir.ops import OPS
+from .passes.pipeline import Fusion
 from .passes.rebuild import extended
 
 
@@ -26,7 +27,7 @@ class ProgramModule(nn.Module):
     """
 
     def __init__(self, graph: Graph, seed: int, recompute_budget: float | str | None, memory: int | str | None,
-                 fuse: bool) -> None:
+                 fuse: Fusion) -> None:
         super().__init__()
         self.program = graph
         self._limits: dict[str, Any] = {"recompute_budget": recompute_budget, "memory": memory, "fuse": fuse}

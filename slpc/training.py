@@ -15,13 +15,14 @@ from .passes.update import Step, training_step
 
 if TYPE_CHECKING:
     from .passes.checkpoint import Plan
+    from .passes.pipeline import Fusion
 
 
 def train_step(program: api.Source, /, optimizer: str = "adamw", *, rate: float = 1e-3,
                wrt: Sequence[str] | None = None, parameters: Mapping[str, Any] | None = None, seed: int = 0,
                clip: float | None = None, micro_batches: int = 1, backend: str = "numpy",
                recompute_budget: float | str | None = None, memory: int | str | None = None, effort: str = "default",
-               fuse: bool = True, device: str | None = None, tf32: bool = False, graph: bool = False,
+               fuse: Fusion = True, device: str | None = None, tf32: bool = False, graph: bool = False,
                deterministic: bool = False, processes: int | None = None, timeout: float = 300.0,
                **options: Any) -> TrainStep:
     """A training step: `step(tok=..., target=...)` returns the loss (a tuple where the program has several outputs, of
@@ -49,7 +50,7 @@ def train_step(program: api.Source, /, optimizer: str = "adamw", *, rate: float 
     if not (isinstance(micro_batches, int) and micro_batches >= 1):
         raise SlpError(Diagnostic("E0411", f"micro_batches={micro_batches!r} is none", "a batch has 1 or more parts"))
     joined = several.count(backend, device or "cpu", timeout) if processes is None else processes
-    gradient = api.adjoint(source, wrt, fused=fuse and api.fuses(backend, device or "cpu"))
+    gradient = api.adjoint(source, wrt, fused=fuse if api.fuses(backend, device or "cpu") else False)
     phases = ["whole"] if micro_batches == 1 else ["first", *["more"] * (micro_batches - 2), "last"]
     running = api.running(device, tf32, graph, deterministic)
     policy = "keep-all" if recompute_budget is memory is None else None

@@ -10,6 +10,7 @@ import pytest
 
 from slpc import samples
 from slpc.backends import numpy_backend
+from slpc.ir.diagnostics import SlpError
 from slpc.ir.graph import Graph
 from slpc.ir.parse import parse
 from slpc.ir.verify import verify
@@ -152,6 +153,13 @@ def test_what_mixes_rows_is_left_alone(body: str, reason: str) -> None:
     plain = simplify(parse(PROGRAM.format(body)))
     assert fuse(plain) is plain
     assert any(reason in refused.reason for refused in refusals(plain))
+
+
+@pytest.mark.parametrize("line", ["x[i] + x", "scatter_add(x, i, shape=(8, 3)) + x"])
+def test_rows_looked_up_by_data_are_other_rows(line: str) -> None:
+    with pytest.raises(SlpError, match="E0121"):
+        parse(f"@tile(rows=2)\ndef g(x, i):\n    return {line}\n\n"
+              "def f(x: f64[8, 3], i: i64[8]):\n    return sum(g(x, i))")
 
 
 def test_columns_can_be_the_rows() -> None:

@@ -89,7 +89,7 @@ def loss(W: f64[3, 32, 32], b: f64[3, 32], w: f64[32], *, X: f64[4000, 32], Y: f
 """
     graph = slpc.parse(text)
     inputs = samples.draw(graph, 0)
-    fused = slpc.compile(graph, grad=True, backend="llvm")
+    fused = slpc.compile(graph, grad=True, backend="llvm", fuse="batch")
     assert any(n.op.name == "region" for n in fused.graph.nodes)
     for x, y in zip(fused.flat(**inputs), slpc.compile(graph, grad=True, fuse=False).flat(**inputs), strict=True):
         numpy.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-13)
