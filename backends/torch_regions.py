@@ -106,7 +106,7 @@ def _attention(node: Node, scope: Scope) -> list[str] | None:
     if kind.backward:
         given = [q, k, v, more[0], *heads, *more[1:]]
         return [*lines, f"attention_backward({', '.join(given)}, {options})"]
-    return [*lines, f"attention({', '.join([q, k, v, *heads, *results[1:]])}, {options})"]
+    return [*lines, f"attend({', '.join([q, k, v, *heads, *results[1:]])}, {options})"]
 
 
 def _checks(body: Graph, outside: dict[Value, Value], scope: Scope) -> list[str]:

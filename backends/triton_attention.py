@@ -173,7 +173,7 @@ def described(x, rows):
     return TensorDescriptor(x, list(x.shape), list(x.stride()), [1, 1, rows, x.shape[3]])
 
 
-def attention(q, k, v, r, logarithm=None, *, scale=1.0, causal=False):
+def attend(q, k, v, r, logarithm=None, *, scale=1.0, causal=False):
     """Write exp(scale Q K') V to `r`; where `logarithm` is given softmax(scale Q K') V, and to it that of its sums.
 
     With `causal` a query sees the keys up to its own place. The others are [batch, heads, length, width] of bfloat16

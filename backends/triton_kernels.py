@@ -57,7 +57,7 @@ def kernel(group: Group, name: str, text: Name, lies: Callable[[Value], Layout] 
     return _Writer(group, text, lies).kernel(name)
 
 
-ATTENTION = ("LOG2E", "TensorDescriptor", "FORWARD", "BACKWARD", "described", "attention", "attention_backward",
+ATTENTION = ("LOG2E", "TensorDescriptor", "FORWARD", "BACKWARD", "described", "attend", "attention_backward",
              "forward_step", "keys_step", "queries_step", "attention_forward", "attention_backward_keys",
              "attention_backward_queries")
 """The names of triton_attention.py."""

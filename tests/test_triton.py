@@ -281,12 +281,12 @@ def test_attention(length: int, causal: bool, softmax: bool) -> None:
     want = (scores.softmax(-1) if softmax else scores.exp()) @ wide[2]
     (want * g.double()).sum().backward()
     if softmax:
-        kernels.attention(q, k, v, out, logarithm, scale=0.5, causal=causal)
+        kernels.attend(q, k, v, out, logarithm, scale=0.5, causal=causal)
         assert (logarithm - scores.logsumexp(-1)).abs().max() < 1e-3
         sums = (out.float() * g.float()).sum(-1).contiguous()
         kernels.attention_backward(q, k, v, g, dq, dk, dv, logarithm, sums, scale=0.5, causal=causal)
     else:
-        kernels.attention(q, k, v, out, scale=0.5, causal=causal)
+        kernels.attend(q, k, v, out, scale=0.5, causal=causal)
         kernels.attention_backward(q, k, v, g, dq, dk, dv, scale=0.5, causal=causal)
     for got, exact in zip((out, dq, dk, dv), (want, *(x.grad for x in wide)), strict=True):
         assert (got.double() - exact).norm() < 2e-3 * exact.norm()
