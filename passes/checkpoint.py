@@ -31,6 +31,7 @@ from .legalize import legalize
 from .liveness import Lives, lives
 from .policies import POLICIES
 from .recompute import keeping
+from .regions import computed_again_inside
 from .schedule import scheduled
 from .search import Search
 from .segments import chains
@@ -160,10 +161,10 @@ class Plan:
         """Bytes that each of several processes sends to the others."""
         return wire_bytes(self.graph)
 
-    @property
+    @cached_property
     def region_flops(self) -> int:
         """Flops that regions compute again inside themselves, which no budget is charged for."""
-        return 0
+        return computed_again_inside(self.tasks.graph)
 
     @cached_property
     def kept(self) -> tuple[str, ...]:

@@ -41,6 +41,16 @@ def unfused(graph: Graph, but: Callable[[Graph], bool] | None = None) -> Graph:
     return builder.finish([now.get(v, v) for v in graph.outputs], [v.name for v in graph.outputs])
 
 
+def computed_again_inside(graph: Graph) -> int:
+    """Flops that the bodies of regions have in common with others, and that the unfused program does once."""
+    from .simplify import simplify
+
+    if all(n.op.name != "region" for n in graph.nodes):
+        return 0
+    once = simplify(unfused(graph))
+    return max(0, sum(n.flops for n in graph.nodes) - sum(n.flops for n in once.nodes))
+
+
 def substitute(arrays: Arrays, body: Graph, now: dict[Value, Value], *, named: bool = False,
                but: Callable[[Graph], bool] | None = None) -> dict[Value, Value]:
     """The body's nodes emitted again, without names or with names like theirs, where `now` says what its inputs have

@@ -20,7 +20,7 @@ from slpc.passes.cost import flops
 from slpc.passes.fuse import fuse, refusals
 from slpc.passes.legalize import legalize
 from slpc.passes.merge import merge
-from slpc.passes.regions import unfused
+from slpc.passes.regions import computed_again_inside, unfused
 from slpc.passes.simplify import simplify
 from slpc.passes.tangent import tangent
 
@@ -261,3 +261,16 @@ def test_the_page_shows_what_comes_out() -> None:
     tests = Path(__file__).parent
     golden = (tests / "golden" / "fuse_attention.slp").read_text("utf-8").split("# ----\n")[1]
     assert f"```text\n{golden}```" in (tests.parent / "docs" / "attention.md").read_text("utf-8")
+
+
+def test_what_regions_compute_again_is_told() -> None:
+    """The scores of each layer once more, a product and what follows, less the maximum and the sum, which are kept."""
+    text = """
+def f(Q: f64[40, 3], K: f64[30, 3], V: f64[30, 5]):
+    R = softmax(Q @ K.T) @ V
+    return sum(max(R, axis=0))
+"""
+    gradient = simplify(adjoint(fuse(simplify(parse(text)))))
+    product, shift, exponential, quotient = 2 * 40 * 30 * 3, 40 * 30, 10 * 40 * 30, 3 * 40 * 30
+    assert computed_again_inside(gradient) == product + shift + exponential + quotient
+    assert computed_again_inside(simplify(adjoint(simplify(parse(text))))) == 0
