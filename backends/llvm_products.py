@@ -18,7 +18,9 @@ MOST_CUTS = 16
 ROWS, COLUMNS = 12, 64
 """Of a block: multiples of these, which suit a tile."""
 FEWEST_ROWS = 32
-"""Of a block where columns alone do not make blocks enough: packing B for these takes a sixth of their time."""
+"""Of a block of a product that is cut by rows."""
+PACKED, READ = 10, 1
+"""Packing an element of B takes as long as so many multiplications, reading one of A as so many."""
 
 
 @rule("matmul")
@@ -85,12 +87,12 @@ def _tiles(w: Loops, node: Node, scope: Scope) -> None:
 
 
 def cuts(m: int, n: int, parts: float) -> tuple[int, int]:
-    """Into how many blocks of rows and of columns: at least as many together as there are to be, so that least is
-    packed. B is packed for each block of rows, A read for each of columns."""
-    parts = min(parts, max(1, m // FEWEST_ROWS) * max(1, n // COLUMNS))
-    choices = [(r, c) for r in range(1, max(1, m // ROWS) + 1)
-               for c in {max(1, min(-(-int(parts) // r), n // COLUMNS))} if r * c <= 2 * max(1, parts)]
-    return min(choices, key=lambda rc: (rc[0] * rc[1] < parts, rc[0] * n + 0.5 * rc[1] * m))
+    """Into how many blocks of rows and of columns, no more than `parts` together unless one: B is packed for each block
+    of rows, A read for each of columns, and threads that are done wait for the last block."""
+    most = max(1, int(parts))
+    choices = ((r, c) for r in range(1, max(1, min(most, m // FEWEST_ROWS)) + 1)
+               for c in range(1, max(1, min(most // r, n // COLUMNS)) + 1))
+    return min(choices, key=lambda rc: (1 + PACKED * rc[0] / m + READ * rc[1] / n) * (1 + 1 / (rc[0] * rc[1])))
 
 
 def _length(size: int, parts: int, whole: int) -> int:
