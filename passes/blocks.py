@@ -36,6 +36,9 @@ from .legalize import legalize
 WIDTHS = 8
 """Blocks see so many different numbers of columns at most: each has a program of its own."""
 
+MOST, FEWEST = 1 << 22, 16
+"""Bytes of the largest value of a block, before it has fewer rows than the target wants; and the fewest that it has."""
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -193,13 +196,14 @@ def _cut_columns(stretches: Sequence[Stretch], columns: Columns) -> Iterator[Str
 
 
 def _fitting(rows: Rows, target: Target) -> tuple[int, ...]:
-    """Sizes at which the largest value takes the target's bytes: as many rows as fit, but no fewer than it wants, and
-    then as many of the axes before, if all rows do."""
-    least = max((v.type.bytes for v in rows.cut if rows.rowed(v) and not isinstance(v, Constant)), default=1)
-    left = max(1, target.block_bytes * math.prod(rows.lengths) // max(1, least))
+    """Sizes at which the largest value takes the target's bytes: as many rows as fit, but no fewer than it wants unless
+    these take more than `MOST`, and then as many of the axes before, if all rows do."""
+    largest = max((v.type.bytes for v in rows.cut if rows.rowed(v) and not isinstance(v, Constant)), default=1)
+    left, most = (max(1, size * math.prod(rows.lengths) // max(1, largest)) for size in (target.block_bytes, MOST))
+    fewest = min(target.fewest_rows, max(most, FEWEST))
     sizes = []
     for at, n in enumerate(reversed(rows.lengths)):
-        size = min(n, max(left, 1 if at else target.fewest_rows))
+        size = min(n, max(left, 1 if at else fewest))
         sizes.append(_even(n, size))
         left = left // n if size == n else 1
     return tuple(reversed(sizes))
