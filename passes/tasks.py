@@ -117,7 +117,7 @@ def tasks(graph: Graph, target: Target, inlined: Collection[Node] = (), outside:
 def flops(node: Node, target: Target) -> int:
     """Arithmetic operations of one run: of a region that runs by blocks, those of all blocks, of the columns that each
     sees."""
-    if node.op.name != "region" or not target.regions:
+    if not _by_blocks(node, target):
         return node.flops
     from .blocks import blocks
 
@@ -127,12 +127,17 @@ def flops(node: Node, target: Target) -> int:
 def workspace(node: Node, target: Target) -> int:
     """Bytes that one run of an operation needs beside operands and results: of a region that runs by blocks, what one
     of these needs."""
-    if node.op.name != "region" or not target.regions or (
-            target.serves is not None and target.serves(node.attributes["body"])):
+    if not _by_blocks(node, target):
         return target.workspace(node)
     from .blocks import blocks
 
     return blocks(node, target).workspace
+
+
+def _by_blocks(node: Node, target: Target) -> bool:
+    """Is it a region that runs by blocks on the target, and not whole?"""
+    return node.op.name == "region" and target.regions and not (
+        target.serves is not None and target.serves(node.attributes["body"]))
 
 
 def forward_nodes(graph: Graph) -> set[Node]:
