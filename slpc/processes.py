@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from datetime import timedelta
 from typing import Any
@@ -30,7 +31,16 @@ def count(backend: str, device: str, timeout: float) -> int:
             distributed.init_process_group(kind, timeout=timedelta(seconds=timeout))
         except (RuntimeError, ValueError) as error:
             raise gone(error) from None
+        atexit.register(_leave)
     return started
+
+
+def _leave() -> None:
+    """Before the interpreter ends: gloo's threads would end the process with an abort if they were still running."""
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def rank() -> int:
