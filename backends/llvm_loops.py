@@ -110,6 +110,11 @@ class Loops(Writer):
         """What stands in such memory."""
         return self.line(kind, f"load {self.type(kind)}, ptr {at}, align 8")
 
+    def zeroed(self, at: str, size: int) -> None:
+        """Set so many bytes to zero."""
+        self.declared["llvm.memset.p0.i64"] = "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)"
+        self.lines.append(f"  call void @llvm.memset.p0.i64(ptr {at}, i8 0, i64 {size}, i1 false)")
+
     def count(self, start: int | str, stop: int | str, step: int, body: Callable[[str], None]) -> None:
         """`body(i)` for i from start to stop, by steps; where both are known it is a whole number of steps."""
         known = isinstance(start, int) and isinstance(stop, int)

@@ -198,12 +198,6 @@ def _widths(lanes: int, n: int, unrolled: int = 1) -> list[int]:
     return [k for k in dict.fromkeys((lanes * unrolled, lanes)) if 1 < k <= n] + [1]
 
 
-def _zeroed(w: Loops, result: Value, scope: Scope) -> None:
-    w.declared["llvm.memset.p0.i64"] = "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)"
-    at = scope.pointer(w, result)
-    w.lines.append(f"  call void @llvm.memset.p0.i64(ptr {at}, i8 0, i64 {result.type.bytes}, i1 false)")
-
-
 # Reductions ------------------------------------------------------------------------------------------------------
 
 Combine = Callable[[Lane, Lane], Lane]
@@ -395,7 +389,7 @@ def _place(w: Loops, node: Node, scope: Scope) -> None:
     result, at = node.result, node.attributes["at"]
     apart = disjoint(at)
     if not apart or sum(v.type.size for v in node.operands) != result.type.size:
-        _zeroed(w, result, scope)
+        w.zeroed(scope.pointer(w, result), result.type.bytes)
     whole = rowwise(result.shape)
     for position, (piece, index) in enumerate(zip(node.operands, at, strict=True)):
         if not piece.type.size or scope.inherited(node, position):
@@ -436,7 +430,7 @@ def _gather(w: Loops, node: Node, scope: Scope) -> None:
 @rule("scatter_add")
 def _scatter(w: Loops, node: Node, scope: Scope) -> None:
     updates, *indices = node.operands
-    _zeroed(w, node.result, scope)
+    w.zeroed(scope.pointer(w, node.result), node.result.type.bytes)
     if updates.type.size:
         _moved(w, node, indices, node.result, updates, scope, add=True)
 

@@ -17,8 +17,8 @@ from .llvm_lowering import kind
 from .llvm_nests import Scope, access, rule
 from .llvm_program import address
 
-WORDS = ("in", "out", "work", "runtime", "fault", "scratch")
-"""Of the record that a program of arrays is given."""
+ENVIRONMENT = ("in", "out", "work", "runtime", "fault", "scratch")
+"""The words of the record that a program of arrays is given, as functions name them."""
 
 
 @rule("region")
@@ -49,12 +49,12 @@ def function(name: str, node: Node, found: Blocks, entries: dict[int, str], cont
     body: Graph = node.attributes["body"]
     w = Loops(contract)
     inputs = max((len(p.graph.inputs) for p in found.programs.values()), default=1)
-    record = {word: f"%{word}" for word in WORDS}
-    w.allocated += [f"  %inner = alloca [{len(WORDS)} x ptr], align 8",
+    record = {word: f"%{word}" for word in ENVIRONMENT}
+    w.allocated += [f"  %inner = alloca [{len(ENVIRONMENT)} x ptr], align 8",
                     f"  %in = alloca [{max(1, inputs)} x ptr], align 8",
                     f"  %out = alloca [{len(body.outputs)} x ptr], align 8",
                     f"  %starts = alloca [{len(found.axes) + 1} x i64], align 8"]
-    for number, word in enumerate(WORDS):
+    for number, word in enumerate(ENVIRONMENT):
         if word in ("runtime", "fault", "scratch"):
             at = address(w, "%environment", 8 * number)
             w.lines.append(f"  {record[word]} = load ptr, ptr {at.name}, align 8")
@@ -82,12 +82,9 @@ class _Region:
 
     def zeros(self) -> None:
         """Results to which blocks add begin at zero."""
-        w = self.w
         for number, value in enumerate(self.node.results):
             if self.blocks.summed[number] and not all(p.outside[number] for p in self.blocks.programs.values()):
-                w.declared["llvm.memset.p0.i64"] = "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)"
-                w.lines.append(f"  call void @llvm.memset.p0.i64(ptr {self.results[number]}, i8 0, "
-                               f"i64 {value.type.bytes}, i1 false)")
+                self.w.zeroed(self.results[number], value.type.bytes)
 
     def nest(self, nest: Sequence[Stretch], program: Program) -> None:
         """The loops over equal blocks."""

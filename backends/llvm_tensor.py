@@ -27,6 +27,7 @@ from .llvm_math import FUNCTIONS
 from .llvm_module import module
 from .llvm_nests import loops
 from .llvm_program import address
+from .llvm_regions import ENVIRONMENT
 from .llvm_target import TARGET
 from .llvm_writer import Lane
 from .records import Arena, Layout, head, layout_of, read_head
@@ -37,8 +38,6 @@ WEIGHT_INLINE = 20_000
 """Programs up to this weight have the functions of mathematics in place of their calls."""
 __all__ = ["Tensors", "emit", "functions", "light", "llvm_products"]
 
-ENVIRONMENT = ("in", "out", "work", "runtime", "fault", "scratch")
-"""The words of the record, as functions name them."""
 ALIGNMENT = 64
 
 

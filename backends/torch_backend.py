@@ -357,8 +357,8 @@ def _base(dtype: DType) -> str:
     return "bool_" if dtype.kind == "bool" else dtype.name
 
 
-class _Plain(HasKernels, HasBlocks):
-    """Lines of a program without an arena."""
+class _Lines(HasKernels, HasBlocks):
+    """What lines have of their module."""
 
     def __init__(self, module: _Module) -> None:
         self.module, self.name = module, module.name
@@ -367,6 +367,15 @@ class _Plain(HasKernels, HasBlocks):
         self.kernel, self.attention = module.kernel, module.attention  # type: ignore[method-assign]
         self.counting, self.block_function = module.counting, module.block_function  # type: ignore[method-assign]
         self.target = TARGETS[module.kind]
+
+    def helper(self, name: str) -> str:
+        """The name of a helper function, which the module will have."""
+        self.module.helpers[name] = None
+        return name
+
+
+class _Plain(_Lines):
+    """Lines of a program without an arena."""
 
     def array(self, value: Value) -> str:
         return self.constant(value) if isinstance(value, Constant) else self.name(value)
@@ -386,22 +395,13 @@ class _Plain(HasKernels, HasBlocks):
     def inherited(self, node: Node, position: int) -> bool:
         return False
 
-    def helper(self, name: str) -> str:
-        self.module.helpers[name] = None
-        return name
 
-
-class _Part(HasKernels, HasBlocks):
+class _Part(_Lines):
     """The lines of some operations in a row that run in an arena. Views are made where they are first read."""
 
     def __init__(self, module: _Module, steps: range, known: Sequence[Value] = (),
                  returned: Sequence[Value] = ()) -> None:
-        self.module, self.name = module, module.name
-        self.device, self.deterministic = module.device, module.deterministic
-        self.constant = module.constant
-        self.kernel, self.attention = module.kernel, module.attention  # type: ignore[method-assign]
-        self.counting, self.block_function = module.counting, module.block_function  # type: ignore[method-assign]
-        self.target = TARGETS[module.kind]
+        super().__init__(module)
         graph = module.graph
         self.known = {*graph.inputs, *known}
         self.dtypes: dict[str, Value] = {}
@@ -472,11 +472,6 @@ class _Part(HasKernels, HasBlocks):
         """Does the operand's memory lie where it belongs in the result's?"""
         assert self.module.placement is not None
         return self.module.placement.inherited(node, position)
-
-    def helper(self, name: str) -> str:
-        """The name of a helper function, which the module will have."""
-        self.module.helpers[name] = None
-        return name
 
     # Memory -----------------------------------------------------------------------------------------------------
 

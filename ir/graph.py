@@ -364,6 +364,15 @@ class Builder:
         self.nodes.append(node)
         return node.results
 
+    def again(self, node: Node, operands: Sequence[Value]) -> tuple[Value, ...]:
+        """The operation again, of other operands: its results, under the names of those that it had."""
+        span = node.results[0].span
+        made = self.region(node.attributes["body"], operands, span=span) if node.op.name == "region" else (
+            self.emit(node.op, operands, node.attributes, span=span),)
+        for old, new in zip(node.results, made, strict=True):
+            new.name = old.name
+        return made
+
     def _known(self, body: Graph) -> Graph:
         """The body itself, or the equal one that the builder has already, under a name of its own."""
         for known in self._bodies.get(body.name, ()):

@@ -116,24 +116,22 @@ class Classes:
         root = self.find(axis)
         return [i for i in range(value.type.rank) if self.find((value, i)) == root]
 
-
-def _cut(body: Graph, classes: Classes, axis: Axis) -> dict[Value, Cut]:
-    """What the cut along one axis makes of each value; Fault E0121 where an operation mixes the blocks."""
-    cut: dict[Value, Cut] = {}
-
-    def place(value: Value) -> Cut:
-        found = classes.along(value, axis)
+    def place(self, value: Value, axis: Axis) -> Cut:
+        """The one axis of the value that runs with `axis`, None if there is none; Fault E0121 where two do."""
+        found = self.along(value, axis)
         if len(found) > 1:
             raise Fault("E0121", f"'{value.name}' has the rows of '{axis[0].name}' along two of its axes, so no block "
                                  "of rows can be computed by itself")
         return found[0] if found else None
 
-    for value in body.inputs:
-        cut[value] = place(value)
+
+def _cut(body: Graph, classes: Classes, axis: Axis) -> dict[Value, Cut]:
+    """What the cut along one axis makes of each value; Fault E0121 where an operation mixes the blocks."""
+    cut: dict[Value, Cut] = {v: classes.place(v, axis) for v in body.inputs}
     for node in body.nodes:
         states = [cut.get(v) for v in node.operands]
         for result in node.results:
-            cut[result] = result_cut(node, states, place(result), axis[0])
+            cut[result] = result_cut(node, states, classes.place(result, axis), axis[0])
     for value in body.outputs:
         if cut[value] is None:
             raise Fault("E0121", f"'{value.name}' is the same for all rows of '{axis[0].name}'",

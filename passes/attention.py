@@ -313,13 +313,8 @@ class _Rewriting:
                 self._write_forward(node, operands)
             elif node in self.backward:
                 self._write_backward(node, operands)
-            elif node.op.name == "region":
-                found = self.builder.region(node.attributes["body"], operands, span=self.arrays.span)
-                for old, new in zip(node.results, found, strict=True):
-                    new.name, now[old] = old.name, new
             else:
-                now[node.result] = self.arrays.emit(node.op, operands, node.attributes)
-                now[node.result].name = node.result.name
+                now.update(zip(node.results, self.builder.again(node, operands), strict=True))
         return self.builder.finish([now.get(v, v) for v in self.graph.outputs], [v.name for v in self.graph.outputs])
 
     def _named(self, value: Value, stem: str) -> Value:

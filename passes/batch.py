@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..ir.diagnostics import Fault
-from ..ir.graph import Constant, Graph, Node, Value
+from ..ir.graph import Graph, Node, Value
 from ..ir.rows import SUMMED, Axis, Classes, Cut, result_cut, rows_of
-from .fuse import Part, enclosed, replaced
+from .fuse import Part, boundary, enclosed, replaced
 
 
 def by_batch(graph: Graph, *, least: float = 1.0, smallest: int = 0) -> Graph:
@@ -42,9 +42,9 @@ def _along(graph: Graph, classes: Classes, axis: Axis) -> Part | None:
     nodes: list[Node] = []
     try:
         for value in graph.inputs:
-            cut[value] = _place(classes, value, axis)
+            cut[value] = classes.place(value, axis)
         for node in graph.nodes:
-            place = _place(classes, node.result, axis)
+            place = classes.place(node.result, axis)
             states = [cut.get(v) for v in node.operands]
             if SUMMED in states or any(v in behind for v in node.operands):
                 if place is not None:
@@ -59,22 +59,10 @@ def _along(graph: Graph, classes: Classes, axis: Axis) -> Part | None:
     return _part(graph, classes, axis, nodes)
 
 
-def _place(classes: Classes, value: Value, axis: Axis) -> Cut:
-    found = classes.along(value, axis)
-    if len(found) > 1:
-        raise Fault("E0121", f"'{value.name}' has the samples of '{axis[0].name}' along two of its axes")
-    return found[0] if found else None
-
-
 def _part(graph: Graph, classes: Classes, axis: Axis, nodes: Sequence[Node]) -> Part | None:
-    inside = set(nodes)
-    made = {v for n in nodes for v in n.results}
-    read = {v for n in graph.nodes if n not in inside for v in n.operands} | set(graph.outputs)
-    results = [v for n in nodes for v in n.results if v in read]
-    operands = list(dict.fromkeys(v for n in nodes for v in n.operands
-                                  if v not in made and not isinstance(v, Constant)))
+    operands, results = boundary(graph, nodes)
     stored = sum(v.type.bytes for n in nodes if not n.op.view for v in n.results)
-    boundary = sum(v.type.bytes for v in operands if classes.along(v, axis)) + sum(v.type.bytes for v in results)
+    crossing = sum(v.type.bytes for v in operands if classes.along(v, axis)) + sum(v.type.bytes for v in results)
     for first in operands:
         if classes.along(first, axis) != [max(0, first.type.rank - 2)]:
             continue
@@ -84,6 +72,6 @@ def _part(graph: Graph, classes: Classes, axis: Axis, nodes: Sequence[Node]) -> 
             rows_of(body)
         except Fault:
             continue
-        return Part(tuple(nodes), body, tuple(order), tuple(results), stored / max(boundary, 1),
+        return Part(tuple(nodes), body, tuple(order), tuple(results), stored / max(crossing, 1),
                     tuple(v for n in nodes if not n.op.view for v in n.results))
     return None

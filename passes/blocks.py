@@ -2,8 +2,9 @@
 
 A block is a rectangle over the axes that are cut (heads outermost, rows last; the last block of an axis may be
 shorter). For each distinct size there is one *block program*: the body with the cut axes shortened, its operands the
-blocks of the region's operands as they lie, its results the blocks of the region's results. It is legalised, scheduled
-and placed in an arena like any program, so a backend runs it with what it has; around it stands the loop.
+blocks of the region's operands as they lie, its results the blocks of the region's results. It is legalised and placed
+in an arena like any program, in the order of the body, so a backend runs it with what it has; around it stands the
+loop.
 
     attend(q: f32[1000, 64], k: f32[9, 64], ...)    by 64 rows: a program of 64 rows, 15 times, and one of 40 rows
 
@@ -235,7 +236,7 @@ class _Shortened:
         self.starts: dict[int, Value] = {}
 
     def program(self, target: Target) -> Program:
-        """The block program for a target, in an order of little memory, with its arena."""
+        """The block program for a target, with its arena."""
         body, builder = self.body, self.builder
         for value, lies in zip(body.inputs, self.lies, strict=True):
             self.now[value] = self._operand(value, lies.strides)
@@ -251,7 +252,6 @@ class _Shortened:
             if not node.results[0].name:
                 builder.name_value(node.results[0], f"{body.name}_t")
         graph = legalize(builder.finish(outputs, [v.name for v in body.outputs]), target)
-        graph = _ordered(graph, target)
         outside = tuple(self._outside(v) for v in body.outputs)
         within = inlined(graph, target) if target.inlines else frozenset()
         named = {v.name: v for v in graph.values()}
@@ -362,8 +362,3 @@ class _Shortened:
         made = arrays.broadcast_to(count, shape)
         self.counts[value, shifted] = made
         return made
-
-
-def _ordered(graph: Graph, target: Target) -> Graph:
-    """The program in an order of little memory."""
-    return graph

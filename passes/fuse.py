@@ -209,8 +209,8 @@ class _Growth:
         self.nodes.add(node)
         self.classes.add(node)
         for value in (*node.operands, *node.results):
-            if not isinstance(value, Constant) and len(self.classes.along(value, self.row)) > 1:
-                raise Fault("E0121", f"'{value.name}' has the rows of '{self.row[0].name}' along two of its axes")
+            if not isinstance(value, Constant):
+                self.classes.place(value, self.row)
 
     def _between(self) -> list[Node]:
         """What lies on a way from one operation of the part to another."""
@@ -297,6 +297,15 @@ def _slight(node: Node) -> bool:
     return bool(axes == (*range(last - 1), last, last - 1))
 
 
+def boundary(graph: Graph, nodes: Sequence[Node]) -> tuple[list[Value], list[Value]]:
+    """What some of a graph's operations read from outside, and what of theirs is read there or is an output."""
+    inside = set(nodes)
+    made = {v for n in nodes for v in n.results}
+    read = {v for n in graph.nodes if n not in inside for v in n.operands} | set(graph.outputs)
+    operands = dict.fromkeys(v for n in nodes for v in n.operands if v not in made and not isinstance(v, Constant))
+    return list(operands), [v for n in nodes for v in n.results if v in read]
+
+
 def enclosed(name: str, nodes: Sequence[Node], operands: Sequence[Value], results: Sequence[Value]) -> Graph:
     """The nodes as a graph of its own, regions among them replaced by their bodies."""
     builder = Builder(name)
@@ -312,7 +321,6 @@ def replaced(graph: Graph, parts: Sequence[Part]) -> Graph:
     builder.adopt(n for n in graph.nodes if n not in inside)
     bodies: dict[tuple[Any, ...], Graph] = {}
     now: dict[Value, Value] = {}
-    arrays = Arrays(builder)
     for item in _order(graph, parts, inside):
         operands = [now.get(v, v) for v in item.operands]
         if isinstance(item, Part):
@@ -324,12 +332,7 @@ def replaced(graph: Graph, parts: Sequence[Part]) -> Graph:
         elif operands == list(item.operands):
             builder.nodes.append(item)
         else:
-            span = arrays.span = item.results[0].span
-            made = builder.region(item.attributes["body"], operands, span=span) if item.op.name == "region" else (
-                arrays.emit(item.op, operands, item.attributes),)
-            for old, new in zip(item.results, made, strict=True):
-                new.name = old.name
-                now[old] = new
+            now.update(zip(item.results, builder.again(item, operands), strict=True))
     return builder.finish([now.get(v, v) for v in graph.outputs], [v.name for v in graph.outputs])
 
 

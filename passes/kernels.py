@@ -166,11 +166,10 @@ class _Kernels:
 
     def _emit(self, item: Node | Group) -> None:
         given = [self.now.get(v, v) for v in self._needs(item)]
-        if isinstance(item, Node) and item.op.name != "region":
-            found: Sequence[Value] = (self.builder.emit(item.op, given, item.attributes, span=item.result.span),)
-        else:
-            body = item.attributes["body"] if isinstance(item, Node) else self.bodies[item][0]
-            found = self.builder.region(body, given, span=item.results[0].span)
+        if isinstance(item, Node):
+            self.now.update(zip(item.results, self.builder.again(item, given), strict=True))
+            return
+        found = self.builder.region(self.bodies[item][0], given, span=item.results[0].span)
         for old, new in zip(item.results, found, strict=True):
             new.name = old.name
             self.now[old] = new

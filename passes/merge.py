@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from ..ir.diagnostics import Fault
-from ..ir.graph import Constant, Graph, Node, Value
+from ..ir.graph import Graph, Node, Value
 from ..ir.rows import rows_of
-from .fuse import Part, enclosed, replaced
+from .fuse import Part, boundary, enclosed, replaced
 from .simplify import simplify
 
 MOST = 64
@@ -46,11 +46,7 @@ def _merged(graph: Graph, first: Node, second: Node) -> Part | None:
     if between is None or rows_of(bodies[0]).lengths != rows_of(bodies[1]).lengths:
         return None
     nodes = [first, *between, second]
-    made = {v for n in nodes for v in n.results}
-    read = {v for n in graph.nodes if n not in nodes for v in n.operands} | set(graph.outputs)
-    results = [v for n in nodes for v in n.results if v in read]
-    operands = list(dict.fromkeys(v for n in nodes for v in n.operands
-                                  if v not in made and not isinstance(v, Constant)))
+    operands, results = boundary(graph, nodes)
     body = simplify(enclosed(bodies[0].name, nodes, operands, results)).tiled(bodies[0].rows)
     try:
         if rows_of(body).lengths != rows_of(bodies[0]).lengths:

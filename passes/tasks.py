@@ -104,9 +104,10 @@ def tasks(graph: Graph, target: Target, inlined: Collection[Node] = (), outside:
         hands_over.append(tuple((number[r], number[z], at) for r, z, at in heirlooms(node, operands, target)
                                 if r in number and not lodged.keys() & {r, z} and z not in elsewhere))
     needed = forward_nodes(graph)
+    needs = [_needs(n, target) for n in nodes]
     return Tasks(
         graph, target, nodes, tuple(reads), tuple(writes), tuple(hands_over),
-        tuple(flops(n, target) for n in nodes), tuple(workspace(n, target) for n in nodes),
+        tuple(flops for flops, _ in needs), tuple(workspace for _, workspace in needs),
         tuple(n in needed for n in nodes),
         values, tuple(t for t, n in enumerate(nodes) for _ in n.results), tuple(map(tuple, readers)),
         tuple(0 if v in lodged or v in elsewhere else target.padded(v.type.bytes) for v in values),
@@ -114,30 +115,16 @@ def tasks(graph: Graph, target: Target, inlined: Collection[Node] = (), outside:
         tuple(map(tuple, overwrites)))
 
 
-def flops(node: Node, target: Target) -> int:
-    """Arithmetic operations of one run: of a region that runs by blocks, those of all blocks, of the columns that each
-    sees."""
-    if not _by_blocks(node, target):
-        return node.flops
+def _needs(node: Node, target: Target) -> tuple[int, int]:
+    """Flops of one run of an operation, and the bytes that it needs beside operands and results: of a region that runs
+    by blocks, the flops of all blocks, of the columns that each sees, and what one of them needs."""
+    if node.op.name != "region" or not target.regions or (
+            target.serves is not None and target.serves(node.attributes["body"])):
+        return node.flops, target.workspace(node)
     from .blocks import blocks
 
-    return blocks(node, target).flops
-
-
-def workspace(node: Node, target: Target) -> int:
-    """Bytes that one run of an operation needs beside operands and results: of a region that runs by blocks, what one
-    of these needs."""
-    if not _by_blocks(node, target):
-        return target.workspace(node)
-    from .blocks import blocks
-
-    return blocks(node, target).workspace
-
-
-def _by_blocks(node: Node, target: Target) -> bool:
-    """Is it a region that runs by blocks on the target, and not whole?"""
-    return node.op.name == "region" and target.regions and not (
-        target.serves is not None and target.serves(node.attributes["body"]))
+    found = blocks(node, target)
+    return found.flops, found.workspace
 
 
 def forward_nodes(graph: Graph) -> set[Node]:

@@ -132,7 +132,7 @@ def compile(program: Source, /, *, grad: bool = False, wrt: Sequence[str] | None
     TF32; with `graph` each call replays a CUDA graph; with `deterministic` equal inputs give equal bits.
     """
     source = graph_of(program, **constants)
-    fused = fuse if fuses(backend, device or "cpu") else False
+    fused = fusion(fuse, backend, device)
     values = len(source.outputs)
     chosen: Sequence[str] = ()
     if grad or wrt is not None or of is not None:
@@ -182,10 +182,11 @@ def module(program: Source, /, *, seed: int = 0, recompute_budget: float | str |
     return ProgramModule(graph_of(program, **constants), seed, recompute_budget, memory, fuse)
 
 
-def fuses(backend: str, device: str = "cpu") -> bool:
-    """Does the backend run regions on the device, by blocks of rows or, those of attention, by kernels?"""
-    target = target_of(backend, device)
-    return target.regions or target.attends is not None
+def fusion(fuse: Fusion, backend: str, device: str | None = None) -> Fusion:
+    """`fuse` where the backend runs regions on the device, by blocks of rows or, those of attention, by kernels; else
+    False."""
+    target = target_of(backend, device or "cpu")
+    return fuse if target.regions or target.attends is not None else False
 
 
 def differentiated(graph: Graph, wrt: Sequence[str] | None) -> Sequence[str]:

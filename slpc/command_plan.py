@@ -130,7 +130,7 @@ def _graph(file: str, constants: dict[str, str], forward: bool, wrt: list[str] |
     with report.progress(f"reading {file}"):
         graph = api.load(file, **constants)
         saved = graph.scheduled and wrt is None and of is None
-        fused = fuse if api.fuses(backend, device or "cpu") else False
+        fused = api.fusion(fuse, backend, device)
         return api.simplified(graph, fused=fused) if forward or saved else api.adjoint(graph, wrt, of, fused=fused)
 
 

@@ -50,7 +50,7 @@ def train_step(program: api.Source, /, optimizer: str = "adamw", *, rate: float 
     if not (isinstance(micro_batches, int) and micro_batches >= 1):
         raise SlpError(Diagnostic("E0411", f"micro_batches={micro_batches!r} is none", "a batch has 1 or more parts"))
     joined = several.count(backend, device or "cpu", timeout) if processes is None else processes
-    gradient = api.adjoint(source, wrt, fused=fuse if api.fuses(backend, device or "cpu") else False)
+    gradient = api.adjoint(source, wrt, fused=api.fusion(fuse, backend, device))
     phases = ["whole"] if micro_batches == 1 else ["first", *["more"] * (micro_batches - 2), "last"]
     running = api.running(device, tf32, graph, deterministic)
     policy = "keep-all" if recompute_budget is memory is None else None

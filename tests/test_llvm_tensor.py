@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from agreement import by_numpy, close
 from hypothesis import HealthCheck, given, settings
 from orders import random_order
 from random_programs import Program, programs
@@ -21,7 +22,7 @@ from test_operations import sample as operands
 
 import slpc
 from slpc import samples
-from slpc.backends import llvm_backend, llvm_loops, llvm_nests, numpy_backend
+from slpc.backends import llvm_backend, llvm_loops, llvm_nests
 from slpc.backends.llvm_backend import TARGET
 from slpc.ir.graph import Graph
 from slpc.ir.ops import OPS
@@ -46,22 +47,6 @@ def loops(graph: Graph) -> Any:
     """The program as loops, however small it is."""
     legal = verify(legalize(graph, TARGET))
     return llvm_backend.load(llvm_backend.emit(legal, place(legal, TARGET, inlined(legal, TARGET))))
-
-
-def by_numpy(graph: Graph) -> Any:
-    return numpy_backend.load(numpy_backend.emit(legalize(graph, numpy_backend.TARGET)), batch=True)
-
-
-def close(got: Any, want: Any, tolerance: float, what: str = "") -> None:
-    """Equal but for rounding: the difference counts against the largest entry."""
-    got, want = np.asarray(got), np.asarray(want)
-    assert (got.dtype, got.shape) == (want.dtype, want.shape), what
-    if got.dtype.kind in "bi":
-        np.testing.assert_array_equal(got, want, err_msg=what)
-        return
-    got, want = got.astype(np.float64), want.astype(np.float64)
-    scale = np.max(np.abs(want), initial=0.0)
-    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * scale, err_msg=what)
 
 
 def agree(graph: Graph, inputs: list[Any], looser: float = 1.0) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from agreement import by_numpy, close
 from hypothesis import HealthCheck, given, settings
 from orders import random_order
 from random_programs import Program, programs
@@ -24,7 +25,7 @@ from test_operations import sample as operands
 
 import slpc
 from slpc import measuring, planning, samples, tensors
-from slpc.backends import numpy_backend, torch_backend
+from slpc.backends import torch_backend
 from slpc.ir.diagnostics import SlpError
 from slpc.ir.graph import Graph
 from slpc.ir.ops import OPS
@@ -79,22 +80,6 @@ def in_arena(graph: Graph, device: str = "cpu") -> Any:
 
 def without(graph: Graph, device: str = "cpu") -> Any:
     return torch_backend.load(torch_backend.emit(verify(legalize(graph, target(device))), device=device))
-
-
-def by_numpy(graph: Graph) -> Any:
-    return numpy_backend.load(numpy_backend.emit(legalize(graph, numpy_backend.TARGET)), batch=True)
-
-
-def close(got: Any, want: Any, tolerance: float, what: str = "") -> None:
-    """Equal but for rounding: the difference counts against the largest entry."""
-    got, want = np.asarray(got), np.asarray(want)
-    assert (got.dtype, got.shape) == (want.dtype, want.shape), what
-    if got.dtype.kind in "bi":
-        np.testing.assert_array_equal(got, want, err_msg=what)
-        return
-    got, want = got.astype(np.float64), want.astype(np.float64)
-    scale = np.max(np.abs(want), initial=0.0)
-    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * scale, err_msg=what)
 
 
 def agree(graph: Graph, inputs: list[Any], device: str = "cpu", looser: float = 1.0) -> None:
