@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from ..ir.graph import Constant, Graph, Node, Value, buffer
 from ..ir.layout import Layout, chain, reshaped, rowwise, through
+from .in_place import pieces
 
 MOST_COLUMNS = 1 << 16
 """Elements of a row that a kernel reduces without storing them: more do not fit the registers of a multiprocessor."""
@@ -135,6 +136,18 @@ def _counts(value: Value, axis: int, table: Sequence[int]) -> bool:
         n == 1 or s == o for n, s, o in zip(rows, lies.strides, own, strict=True))
 
 
+def read(value: Value) -> Value:
+    """What is read for an operand: the value that owns the memory, or the view that picks a part of it."""
+    found, views = chain(value)
+    for view in views:
+        assert view.node is not None
+        if view.node.op.name == "broadcast_to":
+            break
+        if view.type.size < found.type.size:
+            found = view
+    return found
+
+
 def meets(rows: Rows, root: Value, views: Sequence[Value]) -> bool:
     """Does an element of a computed value, seen through views, belong to the row in which it is computed?
 
@@ -156,7 +169,7 @@ def meets(rows: Rows, root: Value, views: Sequence[Value]) -> bool:
 
 @dataclass
 class _Part:
-    """What it takes to compute a value from what is stored."""
+    """What it takes to compute a value from what is stored: values that own memory, or views of a part of one."""
 
     reads: dict[Value, None]
     count: int
@@ -169,7 +182,9 @@ class _Grouping:
     def __init__(self, graph: Graph, fusible: Callable[[Node], bool]) -> None:
         self.graph = graph
         self.place = {node: at for at, node in enumerate(graph.nodes)}
-        self.kept = {buffer(v) for v in graph.outputs}
+        outputs = {buffer(v): None for v in graph.outputs}
+        self.kept = {*outputs, *(root for v in outputs if v.node is not None and v.node.op.name == "place"
+                                 for root, _ in pieces(v.node))}
         self.fused = {n for n in graph.nodes if not n.op.view and n.result.type.size and fits(n, fusible)}
         self.readers: dict[Value, dict[Node, None]] = {}
         for node in graph.nodes:
@@ -240,15 +255,18 @@ class _Grouping:
         reads: dict[Value, None] = {}
         count = 1
         own = along_rows(node) if not node.op.elementwise else None
-        for root in dict.fromkeys(map(buffer, node.operands)):
+        roots: set[Value] = set()
+        for v in node.operands:
+            root = buffer(v)
             if isinstance(root, Constant):
                 continue
-            if self.inner(root):
+            if not self.inner(root):
+                reads[read(v)] = None
+            elif root not in roots:
+                roots.add(root)
                 reads.update(self.parts[root].reads)
                 count += self.parts[root].count
                 own = own or self.parts[root].rows
-            else:
-                reads[root] = None
         return _Part(reads, count, own)
 
     def roots(self) -> list[Value]:
@@ -308,17 +326,19 @@ class _Joining:
         self.members: dict[int, Group] = dict(enumerate(made))
         self.home: dict[Value, int] = {v: i for i, g in enumerate(made) for v in g.results}
         self.moved: dict[int, int] = {}
+        self.parts = {g: _parts(g) for g in made}
         self.reading: dict[Value, list[int]] = {}
         for i, g in enumerate(made):
-            for v in g.reads:
+            for v in self.parts[g]:
                 self.reading.setdefault(v, []).append(i)
 
     def join(self, number: int) -> None:
         """Take earlier groups into this one, the nearest first."""
         group = self.members[number]
         near = {self.home[v] for v in group.reads if v in self.home}
-        for v in group.reads:
-            if v.type.size == max((w.type.size for w in group.reads), default=0):
+        parts = self.parts[group]
+        for v in parts:
+            if v.type.size == max(w.type.size for w in parts):
                 near.update(self.home_of(i) for i in self.reading.get(v, ())[-8:] if i < number)
         for other in sorted(near - {number}, reverse=True):
             if other in self.members and self._fit(self.members[other], self.members[number]) \
@@ -333,7 +353,7 @@ class _Joining:
 
     def _fit(self, one: Group, two: Group) -> bool:
         """Can a kernel compute both, and is no more memory needed?"""
-        large = max(v.type.size for g in (one, two) for v in (*g.reads, *g.results))
+        large = max(v.type.size for g in (one, two) for v in (*self.parts[g], *g.results))
         results = [v for v in (*one.results, *two.results) if 4 * v.type.size > large]
         if sum(v not in self.found.kept for v in results) > 1 or len({*one.reads, *two.reads}) > MOST_OPERANDS \
                 or len({*one.nodes, *two.nodes}) > 2 * MOST_OPERATIONS:
@@ -386,6 +406,7 @@ class _Joining:
         self.moved[first] = last
         group = self.found.group(results)
         self.members[last] = group
+        self.parts[group] = _parts(group)
         for v in results:
             self.home[v] = last
 
@@ -402,6 +423,12 @@ class _Joining:
             if results:
                 made.append(Group(group.nodes, group.reads, tuple(results), group.rows))
         return made
+
+
+def _parts(group: Group) -> dict[Value, None]:
+    """What it reads, in the order of its operations: values that own memory, or views of a part of one."""
+    outside = set(group.reads)
+    return {read(v): None for n in group.nodes if not n.op.view for v in n.operands if buffer(v) in outside}
 
 
 def _whole(lies: Layout, root: Value) -> bool:

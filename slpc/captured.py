@@ -26,8 +26,11 @@ class Captured:
         """Replay; IndexError where an index from data is out of range, which is read after the replay."""
         key = tuple(inputs[i].data_ptr() for i in self.held)
         if key != self.key:
+            self.key = None
             self._record(inputs)
             self.key = key
+            if self.donated:
+                return self.found
         for i, given in enumerate(inputs):
             if i not in self.held:
                 self.given[i].copy_(given)
@@ -37,20 +40,19 @@ class Captured:
         return self.found
 
     def _record(self, inputs: tuple[Any, ...]) -> None:
-        """Run once, so that libraries are loaded and kernels compiled, and then record."""
+        """Run once, so that libraries are loaded and kernels compiled, and then record. Where inputs are donated that
+        run is the call itself: what has been written over them is not there for another."""
         import torch
 
         self.graph, self.found, self.checks = None, (), []
         self.given = [x if i in self.held else x.clone() for i, x in enumerate(inputs)]
-        before = {i: inputs[i].clone() for i in self.donated}
         side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            self.entry(*self.given)
+            ran = self.entry(*self.given)
+            first = [x.clone() for x in self._new(ran)] if self.donated else []
+            del ran
         torch.cuda.current_stream().wait_stream(side)
-        for i, x in before.items():
-            inputs[i].copy_(x)
-        del before
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
@@ -58,3 +60,11 @@ class Captured:
         with torch.cuda.graph(graph, stream=side):  # the stream whose workspaces are there
             self.found = self.entry(*self.given, **noted)
         self.graph = graph
+        if self.donated:
+            for result, x in zip(self._new(self.found), first, strict=True):
+                result.copy_(x)
+
+    def _new(self, results: Sequence[Any]) -> list[Any]:
+        """Those results that lie in no donated input."""
+        over = {id(self.given[i]) for i in self.donated}
+        return [x for x in results if id(x) not in over]

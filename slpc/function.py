@@ -217,6 +217,19 @@ class Function:
         """Results as arrays of NumPy."""
         return tuple(results)
 
+    def own(self, given: Any, value: Value) -> Any:
+        """A copy, in memory of its own, of what is given for an input; SlpError E0404 or E0405 where that does not fit.
+        """
+        import numpy
+
+        return numpy.array(inputs.convert(given, value, value.shape), order="C")[() if not value.shape else ...]
+
+    def filled(self, number: float, value: Value) -> Any:
+        """What an input is that has this number everywhere."""
+        import numpy
+
+        return numpy.full(value.shape, number, value.dtype.numpy)[() if not value.shape else ...]
+
     def buffers(self) -> dict[str, Any]:
         """New arrays for the outputs, by name: what `out=` takes. What is written over a donated input has none."""
         return buffers.made(self._own)
@@ -316,7 +329,7 @@ class Function:
                 if default is None or isinstance(default, Distribution):
                     missing.append(value)
                 else:
-                    given[value.name] = self._filled(default, value)
+                    given[value.name] = self.filled(default, value) if value.shape else default
         faults += self._missing(missing)
         if faults:
             raise SlpError(faults)
@@ -335,14 +348,6 @@ class Function:
             found.append(Diagnostic("E0401", told, "inputs are given by name, or drawn: --random SEED, in Python "
                                                    "slpc.samples.draw(graph, seed)"))
         return found
-
-    def _filled(self, default: Any, value: Value) -> Any:
-        """A numeric default as the argument that it stands for."""
-        if not value.shape:
-            return default
-        import numpy
-
-        return numpy.full(value.shape, default, value.dtype.numpy)
 
     def _listed(self) -> str:
         return f"its inputs are {', '.join(self._names) or 'none'}"

@@ -56,7 +56,7 @@ def convert(given: Any, value: Value, shape: tuple[int, ...], device: str) -> An
     import torch
 
     if type(given) in (float, int, bool) and not shape:
-        return torch.tensor(inputs.number(given, value), dtype=dtype_of(value.dtype), device=device)
+        return torch.full((), inputs.number(given, value), dtype=dtype_of(value.dtype), device=device)
     if isinstance(given, bool | int | float | list | tuple | numpy.generic):
         return from_numpy(inputs.convert(given, value, shape), device)
     if isinstance(given, numpy.ndarray):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import memory, tensors
+from . import inputs, memory, tensors
 from .backends import torch_backend
 from .function import Function, many, no_torch
 from .ir.diagnostics import Diagnostic, SlpError
@@ -62,11 +62,27 @@ class TensorFunction(Function):
     def from_numpy(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arrays of NumPy as tensors on the device, by name."""
         types = {v.name: v for v in self.graph.inputs}
-        from . import inputs
-
         return {name: x if type(x) in (float, int, bool) or name not in types else
                 tensors.from_numpy(inputs.convert(x, types[name], types[name].shape), self.running.device)
                 for name, x in given.items()}
+
+    def own(self, given: Any, value: Value) -> Any:
+        """A copy, on the device, of what is given for an input: an array, or a tensor of any device. SlpError E0404 or
+        E0405 where it does not fit."""
+        import numpy
+        import torch
+
+        if isinstance(given, numpy.ndarray):
+            given = tensors.from_numpy(inputs.convert(given, value, value.shape), self.running.device)
+        elif isinstance(given, torch.Tensor):
+            given = given.detach().to(self.running.device).contiguous()
+        return tensors.convert(given, value, value.shape, self.running.device).clone()
+
+    def filled(self, number: float, value: Value) -> Any:
+        """What an input is that has this number everywhere."""
+        import torch
+
+        return torch.full(value.shape, number, dtype=tensors.dtype_of(value.dtype), device=self.running.device)
 
     def to_numpy(self, results: Iterable[Any]) -> tuple[Any, ...]:
         """Results as arrays of NumPy."""
@@ -81,13 +97,6 @@ class TensorFunction(Function):
         """Refused: SlpError E0702."""
         raise SlpError(Diagnostic("E0702", "SciPy optimizes vectors of NumPy, and the program runs on torch",
                                   "compile with backend=\"numpy\" or \"llvm\""))
-
-    def _filled(self, default: Any, value: Value) -> Any:
-        import torch
-
-        if not value.shape:
-            return default
-        return torch.full(value.shape, default, dtype=tensors.dtype_of(value.dtype), device=self.running.device)
 
     def _general(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         points = self._points(args) if self.batched else None

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import api, files, inputs, planning, samples
+from . import api, files, planning, samples
 from . import processes as several
 from .function import Function, build
 from .ir.diagnostics import Diagnostic, SlpError, near
@@ -30,9 +30,10 @@ def train_step(program: api.Source, /, optimizer: str = "adamw", *, rate: float 
 
     `optimizer` is "sgd", "momentum", "adam" or "adamw", and `options` are constants of its text, such as `beta1=0.95`
     or `decay=0.1`; `rate` is the learning rate, which can be changed between calls. Of the program's parameters those
-    in `wrt` are trained (all of floating point unless said). They begin as `parameters` has them, or as their defaults
-    are drawn with `seed`. `clip` bounds the norm of the whole gradient. With `micro_batches=k` each call is given one
-    k-th of a batch, and every k-th call updates by the mean of their gradients.
+    in `wrt` are trained (all of floating point unless said). They begin as copies of what `parameters` has (arrays, or
+    for the backend torch tensors of any device), or as their defaults are drawn with `seed`. `clip` bounds the norm of
+    the whole gradient. With `micro_batches=k` each call is given one k-th of a batch, and every k-th call updates by
+    the mean of their gradients.
 
     Loss, gradient and update are one program. With a `recompute_budget` or `memory` it is planned as `slpc.plan` does,
     with that `effort`; else it keeps everything and runs in the order of its text. Its peak counts neither parameters
@@ -64,27 +65,20 @@ def train_step(program: api.Source, /, optimizer: str = "adamw", *, rate: float 
             function = build(plan.graph, values=len(step.values), backend=backend, running=running)
             function.plan = plan
             made[phase] = step, function
-    return TrainStep(source, optimizer, [made[phase] for phase in phases], _begun(source, parameters, seed), rate,
+    return TrainStep(source, optimizer, [made[phase] for phase in phases], _begun(source, parameters or {}, seed), rate,
                      joined)
 
 
-def _begun(graph: Graph, given: Mapping[str, Any] | None, seed: int) -> dict[str, Any]:
-    """The parameters to begin with: copies of what is given, or drawn."""
+def _begun(graph: Graph, given: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The parameters to begin with: what is given, or drawn."""
     names = [v.name for v in graph.parameters]
-    for name in given or {}:
+    for name in given:
         if name not in names:
             raise SlpError(Diagnostic("E0402", f"{graph.name} has no parameter '{name}'",
                                       near(name, names) or f"its parameters are {', '.join(names)}"))
-    drawn = samples.draw(graph, seed)
-    return {v.name: _own(given[v.name] if given is not None and v.name in given else drawn[v.name], v)
-            for v in graph.parameters}
-
-
-def _own(given: Any, value: Any) -> Any:
-    """A copy in memory of its own, of the type of an input."""
-    import numpy
-
-    return numpy.array(inputs.convert(given, value, value.shape), order="C")[() if not value.shape else ...]
+    missing = set(names) - set(given)
+    drawn = samples.draw(graph, seed, given) if missing else {}
+    return {name: given[name] if name in given else drawn[name] for name in names}
 
 
 class TrainStep:
@@ -110,15 +104,11 @@ class TrainStep:
             name for name in last.data if name not in {v.name for v in graph.inputs})
         types = {v.name: v for v in last.graph.inputs}
         buffers = [name for names in last.state.values() for name in names]
-        self.parameters = self._held(parameters)
-        self.state = self._held({name: _zeros(types[name]) for name in buffers})
-        self.sums = self._held({name: _zeros(types[name]) for name in last.sums.values()})
+        self.parameters = {name: self.function.own(x, types[name]) for name, x in parameters.items()}
+        self.state = {name: self.function.filled(0.0, types[name]) for name in buffers}
+        self.sums = {name: self.function.filled(0.0, types[name]) for name in last.sums.values()}
         if processes > 1:
             several.agree(list(self.parameters.values()))
-
-    def _held(self, arrays: dict[str, Any]) -> dict[str, Any]:
-        """Arrays of NumPy as the backend takes them."""
-        return self.function.from_numpy(arrays)
 
     @property
     def function(self) -> Function:
@@ -144,7 +134,7 @@ class TrainStep:
                 raise SlpError(Diagnostic("E0402", f"{self.graph.name} has no data '{name}'",
                                           near(name, self._data) or f"it has {', '.join(self._data) or 'none'}"))
         batch = {**dict(zip(self._data, args)), **data}
-        batch |= self._held({name: x for name, x in batch.items() if isinstance(x, numpy.ndarray)})
+        batch |= self.function.from_numpy({name: x for name, x in batch.items() if isinstance(x, numpy.ndarray)})
         known = {**self.parameters, **self.state, **self.sums, step.rate: float(self.rate),
                  step.step: float(self.updates + 1), **batch}
         given = {v.name: known[v.name] for v in function.graph.inputs if v.name in known}
@@ -181,7 +171,7 @@ class TrainStep:
                                       "program, optimizer and micro_batches are to be the same"))
         types = {v.name: v for step in self._steps for v in step.graph.inputs}
         for kept in (self.parameters, self.state, self.sums):
-            kept.update(self._held({name: _own(saved[name], types[name]) for name in kept}))
+            kept.update({name: self.function.own(saved[name], types[name]) for name in kept})
         self.rate, self.updates = float(saved[".rate"]), int(saved[".updates"])
         self._done = int(saved[".micro_batch"])
 
@@ -195,9 +185,3 @@ class TrainStep:
 
     def __repr__(self) -> str:
         return f"<slpc.TrainStep {self.graph.name}, {self.optimizer}, {self.updates} updates>"
-
-
-def _zeros(value: Any) -> Any:
-    import numpy
-
-    return numpy.zeros(value.shape, value.dtype.numpy)[() if not value.shape else ...]

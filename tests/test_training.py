@@ -14,9 +14,11 @@ import pytest
 import torch
 
 import slpc
-from slpc import samples
+from slpc import function, samples
 from slpc.ir.diagnostics import SlpError
 from slpc.ir.verify import verify
+from slpc.passes.arena import place
+from slpc.passes.legalize import legalize
 from slpc.passes.update import OPTIMIZERS, buffers_of, training_step
 
 PROGRAMS = Path(__file__).parent.parent / "programs"
@@ -175,6 +177,65 @@ def test_numbers_of_16_bits() -> None:
         error = np.abs(step.parameters[k].astype(np.float64) - exact)
         assert (error <= 2.0 ** -8 * np.abs(exact) + 1e-12).all()
         assert not (step.parameters[k] == w).all()
+
+
+DEVICES = ["cpu", pytest.param("cuda", marks=[
+    pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")])]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_begun_with_tensors(device: str, dtype: str) -> None:
+    """Of any device, of a model that autograd follows, not row by row: copied, and the same numbers as arrays."""
+    graph = slpc.load(TRANSFORMER, dtype=dtype, **SIZES)
+    drawn = slpc.train_step(graph, "adamw", rate=0.01, backend="torch", device=device)
+    held = {k: torch.nn.Parameter(x.clone()) for k, x in drawn.parameters.items()}
+    held["U"] = torch.nn.Parameter(held["U"].detach().T.contiguous().T)
+    held["E"] = torch.nn.Parameter(held["E"].detach().cpu())
+    before = {k: x.detach().clone() for k, x in held.items()}
+    step = slpc.train_step(graph, "adamw", rate=0.01, parameters=held, backend="torch", device=device)
+    for at in range(3):
+        assert step(**tokens(at)) == drawn(**tokens(at))
+    assert all((before[k] == x).all() for k, x in held.items())
+    assert all(x.device.type == device and x.is_contiguous() for x in step.parameters.values())
+
+
+@pytest.mark.parametrize(("wrong", "code"), [
+    (torch.zeros(2, 2), "E0404"), (torch.zeros(16, 32, dtype=torch.float64), "E0405"), (np.zeros((16, 32)), "E0405"),
+    ("a", "E0404")])
+def test_tensors_that_do_not_fit(wrong: Any, code: str) -> None:
+    with pytest.raises(SlpError) as caught:
+        slpc.train_step(slpc.load(TRANSFORMER, **SIZES), "sgd", parameters={"U": wrong}, backend="torch")
+    assert caught.value.code == code and "U" in str(caught.value)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_a_recorded_step(micro_batches: int) -> None:
+    """A CUDA graph: the same losses and parameters, the call that records it counted like any other."""
+    sizes = SIZES | {"d": 128, "T": 128, "V": 512}
+    graph = slpc.load(TRANSFORMER, dtype="bf16", **sizes)
+    plain, recorded = (slpc.train_step(graph, "adamw", rate=0.01, micro_batches=micro_batches, backend="torch",
+                                       device="cuda", deterministic=True, graph=record, recompute_budget=0.1)
+                       for record in (False, True))
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        data = {k: rng.integers(0, 512, (2, 128)) for k in ("tok", "target")}
+        assert plain(**data) == recorded(**data)
+    assert all(torch.equal(plain.parameters[k], x) for k, x in recorded.parameters.items())
+
+
+def test_an_update_on_a_gpu_is_one_kernel() -> None:
+    """Of each parameter or layer of one: it reads gradient, parameter and state, and writes over the latter two."""
+    graph = slpc.load(TRANSFORMER, dtype="bf16", **(SIZES | {"L": 3}))
+    target = function.target_of("torch", "cuda")
+    legal = verify(legalize(training_step(slpc.adjoint(graph), "adamw").graph, target))
+    lodged = place(legal, target).lodged
+    updates = [n for n in legal.nodes if n.op.name == "region" and any(v in lodged for v in n.results)]
+    assert len(updates) == 2 + 6 * 3
+    for node in updates:
+        assert len(node.results) == 3 and all(v in lodged for v in node.results)
 
 
 def test_scalars_and_what_is_not_trained() -> None:
