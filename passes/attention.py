@@ -290,6 +290,7 @@ class _Rewriting:
                 del forward[node]
                 self.backward = {r: n for r, n in self.backward.items() if n is not node}
         self.builder = extended(graph, nodes=False)
+        self.builder.donated = dict(graph.donated)
         self.builder.adopt(graph.nodes)
         self.arrays = Arrays(self.builder)
         self.now: dict[Value, Value] = {}

@@ -18,6 +18,7 @@ from slpc import function, samples
 from slpc.ir.diagnostics import SlpError
 from slpc.ir.verify import verify
 from slpc.passes.arena import place
+from slpc.passes.attention import as_attention
 from slpc.passes.legalize import legalize
 from slpc.passes.update import OPTIMIZERS, buffers_of, training_step
 
@@ -227,10 +228,13 @@ def test_a_recorded_step(micro_batches: int) -> None:
 
 
 def test_an_update_on_a_gpu_is_one_kernel() -> None:
-    """Of each parameter or layer of one: it reads gradient, parameter and state, and writes over the latter two."""
-    graph = slpc.load(TRANSFORMER, dtype="bf16", **(SIZES | {"L": 3}))
+    """Of each parameter or layer of one: it reads gradient, parameter and state, and writes over the latter two; also
+    beside the kernels of attention."""
+    graph = slpc.load(TRANSFORMER, dtype="bf16", L=3, d=128, H=2, B=1, T=512, V=64)
     target = function.target_of("torch", "cuda")
-    legal = verify(legalize(training_step(slpc.adjoint(graph), "adamw").graph, target))
+    legal = verify(legalize(training_step(slpc.adjoint(graph, fused=True), "adamw").graph, target))
+    bodies = [n.attributes["body"] for n in legal.nodes if n.op.name == "region"]
+    assert sum(as_attention(body) is not None for body in bodies) == 6
     lodged = place(legal, target).lodged
     updates = [n for n in legal.nodes if n.op.name == "region" and any(v in lodged for v in n.results)]
     assert len(updates) == 2 + 6 * 3
