@@ -1,4 +1,4 @@
-"""Products of matrices as LLVM IR: C = A B for any strides of A and B, C row by row.
+"""Products of matrices as LLVM IR: C = A B, or C + A B, for any strides of A and B, C row by row.
 
 A micro-kernel keeps a tile of C in registers: a few rows (ROWS) by a few vectors (VECTORS), while it goes along k, with
 one element of A and one row of B at a time. B is packed into panels as wide as the tile, which stay in the second-level
@@ -275,8 +275,10 @@ def pack(shape: Shape) -> Loops:
 
 
 def gemm(shape: Shape) -> Loops:
-    """C = A B: m rows, n columns, k along; strides in elements. `scratch` has the bytes that the shape says."""
+    """C = A B, if it is not `fresh` C + A B: m rows, n columns, k along; strides in elements. `scratch` has the bytes
+    that the shape says."""
     w = _Code(shape)
+    fresh = Lane(w, "%fresh", "i1")
     m, n, k = w.whole("%m"), w.whole("%n"), w.whole("%k")
     a_row, a_column, b_row, b_column = (w.whole(f"%{name}") for name in ("ar", "ac", "br", "bc"))
     own = w.at("%scratch", shape.width * PANELS * DEPTH)  # rows of A, packed
@@ -304,7 +306,7 @@ def gemm(shape: Shape) -> Loops:
             w.lines.append(
                 f"  call void {chosen.name}(ptr {a}, i64 {ar.name}, i64 {ac.name}, ptr {w.at(panels, j * panel_step)}, "
                 f"i64 {panel_row.name}, i64 {kc.name}, ptr {w.at('%c', i * w.whole('%cr'), j0, j)}, i64 %cr, "
-                f"i64 {(width - vectors * shape.lanes).name}, i1 {p0.equals(0).name})")
+                f"i64 {(width - vectors * shape.lanes).name}, i1 {(fresh & p0.equals(0)).name})")
 
         def group(i0: Lane) -> None:
             """Some tiles down: where A lies column by column their rows are packed together, by whole cache lines."""
@@ -328,7 +330,7 @@ def gemm(shape: Shape) -> Loops:
     w.each(n, shape.width * PANELS, lambda j0: w.each(k, DEPTH, lambda p0: block(
         j0, w.least(n - j0, shape.width * PANELS), p0, w.least(k - p0, DEPTH))))
     w.done(f"define void @slpc.gemm.{shape.kind}(i64 %m, i64 %n, i64 %k, ptr %a, i64 %ar, i64 %ac, ptr %b, i64 %br, "
-           "i64 %bc, ptr %c, i64 %cr, ptr %scratch)")
+           "i64 %bc, ptr %c, i64 %cr, i1 %fresh, ptr %scratch)")
     return w
 
 

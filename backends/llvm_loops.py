@@ -42,8 +42,10 @@ Body = Callable[[Accesses], None]
 class Loops(Writer):
     """A writer with counted loops, vectors of several widths, and memory for what a loop accumulates."""
 
-    def __init__(self, contract: bool = False) -> None:
+    def __init__(self, contract: bool = False, alone: bool = False) -> None:
         super().__init__(1, contract)
+        self.alone = alone
+        """Is one thread to run all of it?"""
         self.allocated: list[str] = []
         self.leaves = False
         """Can it leave for the block `no`?"""
@@ -54,7 +56,7 @@ class Loops(Writer):
 
     def fork(self) -> Loops:
         """A writer of what follows, which may become a function of its own."""
-        found = Loops(self.contract)
+        found = Loops(self.contract, self.alone)
         found._count, found.block = self._count, self.block
         return found
 
@@ -76,7 +78,7 @@ class Loops(Writer):
         """The bounds of an outermost loop over n, whose iterations do not depend on each other: 0 and n, or where the
         work, in ns, is worth it those of a block, which is a multiple of `whole` long."""
         parts = min(n // whole, int(work / BLOCK), MOST_BLOCKS)
-        if parts < 2 or self.blocks:
+        if parts < 2 or self.blocks or self.alone:
             return 0, n
         length = -(-n // (parts * whole)) * whole
         self.blocks, self.length = -(-n // length), (length, n)
@@ -140,6 +142,20 @@ class Loops(Writer):
                        f"  br i1 {more}, label %{head}, label %{after}"]
         self.lines.insert(mark, f"  {index} = phi i64 [ {start}, %{before} ], [ {following}, %{self.block} ]")
         self.label(after)
+
+    def unravelled(self, index: str, grid: Shape) -> list[str]:
+        """The index along each axis of a grid."""
+        found: list[str] = []
+        for size in reversed(grid):
+            if size == 1:
+                found.append("0")
+            elif index.isdigit():
+                found.append(str(int(index) % size))
+                index = str(int(index) // size)
+            else:
+                found.append(self.line("i64", f"urem i64 {index}, {size}").name)
+                index = self.line("i64", f"udiv i64 {index}, {size}").name
+        return found[::-1]
 
     def advanced(self, access: Access, index: str, axis: int = 0) -> Access:
         """The access at that index of an axis, which it has no more."""

@@ -35,6 +35,9 @@ class Scope(Protocol):
     def in_memory(self, value: Value) -> bool:
         """Has the value, which is no view, memory?"""
 
+    def adds(self, value: Value) -> bool:
+        """Is the value, a product's, added to what is there?"""
+
     def inherited(self, node: Node, position: int) -> bool:
         """Does the operand's memory lie already where it belongs in the result's?"""
 

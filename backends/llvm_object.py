@@ -17,10 +17,12 @@ from ..passes.arena import place
 from ..passes.inlining import inlined
 from ..passes.scalarise import MOST, fits
 from . import c_signature, llvm_engine, llvm_gemm, llvm_tensor
-from .llvm_backend import TARGET, WEIGHT_POINT, scalars
+from .llvm_backend import WEIGHT_POINT, scalars
 from .llvm_lowering import memory_kind
 from .llvm_module import module
 from .llvm_program import Ports, address, functions, further, weight
+from .llvm_regions import ENVIRONMENT
+from .llvm_target import ALONE
 from .llvm_writer import Lane, Writer
 from .pieces import Element, Pieces
 from .records import Field, Layout, head, layout_of
@@ -57,9 +59,11 @@ def emit(graph: Graph, symbol: str, *, source: str = "", lanes: int = 0) -> tupl
 
 def _tensors(graph: Graph, symbol: str, source: str, lanes: int) -> tuple[str, Layout]:
     """Loops on an arena, by one thread; the workspace is the arena, and the scratch of products."""
-    loops, layout = llvm_tensor.functions(graph, place(graph, TARGET, inlined(graph, TARGET)), lanes=lanes)
+    loops, layout = llvm_tensor.functions(graph, place(graph, ALONE, inlined(graph, ALONE)), ALONE, lanes=lanes)
     assert layout.arena is not None
     kinds = {memory_kind(n.result.dtype) for n in graph.nodes if n.op.name == "matmul"}
+    if any(n.op.name == "region" for n in graph.nodes):
+        kinds |= {"float", "double"}
     shapes = [s for s in llvm_gemm.shapes(lanes or llvm_engine.lanes(), 16 if lanes else llvm_engine.registers())
               if s.kind in kinds]
     more, scratch = [llvm_gemm.functions(s) for s in shapes], max((s.scratch for s in shapes), default=0)
@@ -72,21 +76,10 @@ def _tensors(graph: Graph, symbol: str, source: str, lanes: int) -> tuple[str, L
         "define void @slpc.gemm", "define internal void @slpc.gemm"), layout
 
 
-_ONE_THREAD = """
-define internal void @slpc.parallel(ptr %pool, ptr %block, ptr %environment, i64 %n) #0 {
-entry:
-  %own.at = getelementptr ptr, ptr %environment, i64 5
-  %own = load ptr, ptr %own.at
-  call void %block(ptr %environment, i64 0, i64 %n, ptr %own)
-  ret void
-}
-"""
-
-
 def _routines(kinds: Collection[str]) -> list[str]:
     """The words of a pool that emitted code reads (llvm_pool), with products of these kinds."""
-    words = ["ptr @slpc.parallel", *(f"ptr @slpc.gemm.{k}" if k in kinds else "ptr null" for k in ("float", "double"))]
-    return [*_ONE_THREAD.splitlines(), f"@slpc.routines = internal constant [3 x ptr] [{', '.join(words)}]"]
+    words = ["ptr null", *(f"ptr @slpc.gemm.{k}" if k in kinds else "ptr null" for k in ("float", "double"))]
+    return [f"@slpc.routines = internal constant [3 x ptr] [{', '.join(words)}]"]
 
 
 def _run(size: int) -> list[str]:
@@ -94,7 +87,8 @@ def _run(size: int) -> list[str]:
     last = llvm_tensor.ALIGNMENT - 1
     lines = ["  %base = ptrtoint ptr %work to i64", f"  %above = add i64 %base, {last}",
              f"  %aligned = and i64 %above, {~last}", "  %arena = inttoptr i64 %aligned to ptr",
-             f"  %behind = getelementptr i8, ptr %arena, i64 {size}", "  %environment = alloca [6 x ptr], align 8",
+             f"  %behind = getelementptr i8, ptr %arena, i64 {size}",
+             f"  %environment = alloca [{len(ENVIRONMENT)} x ptr], align 8",
              "  %fault = alloca [3 x i64], align 8"]
     for number, name in enumerate(("%in", "%out", "%arena", "@slpc.routines", "%fault", "%behind")):
         lines += [f"  %word{number} = getelementptr ptr, ptr %environment, i64 {number}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..ir.graph import Node
-from ..ir.types import Shape, f32, f64
+from ..ir.types import f32, f64
 from .llvm_loops import BLOCK, Access, Accesses, Loops, collapsed
 from .llvm_nests import Reduction, Scope, access, reduced, rule, written
 from .llvm_pool import GEMM_F32, GEMM_F64
@@ -23,11 +23,18 @@ PACKED, READ = 10, 1
 """Packing an element of B takes as long as so many multiplications, reading one of A as so many."""
 
 
-@rule("matmul")
-def _matmul(w: Loops, node: Node, scope: Scope) -> None:
+def tiled(node: Node) -> bool:
+    """Is the node a product that micro-kernels do, which can be added to what is there?"""
+    if node.op.name != "matmul":
+        return False
     a, b = node.operands
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
-    if a.dtype in (f32, f64) and min(m, k, n) > 1 and m * k * n >= SMALL:
+    return a.dtype in (f32, f64) and min(m, k, n) > 1 and m * k * n >= SMALL
+
+
+@rule("matmul")
+def _matmul(w: Loops, node: Node, scope: Scope) -> None:
+    if tiled(node):
         _tiles(w, node, scope)
     else:
         _sums(w, node, scope)
@@ -60,14 +67,16 @@ def _tiles(w: Loops, node: Node, scope: Scope) -> None:
     for size in batch:
         number *= size
     work = 2.0 * number * m * n * k / FLOPS[a.dtype.name]
-    down, along = cuts(m, n, min(MOST_CUTS, int(work / BLOCK)) / number)
+    down, along = cuts(m, n, 0 if w.alone else min(MOST_CUTS, int(work / BLOCK)) / number)
     rows, columns = _length(m, down, ROWS), _length(n, along, COLUMNS)
     grid = (*batch, -(-m // rows), -(-n // columns))
     routine = w.line("ptr", f"getelementptr ptr, ptr %runtime, i64 {GEMM_F64 if a.dtype is f64 else GEMM_F32}")
     gemm = w.line("ptr", f"load ptr, ptr {routine.name}, align 8, !invariant.load !1")
 
+    fresh = "false" if scope.adds(node.result) else "true"
+
     def block(index: str) -> None:
-        *place, i, j = _unravelled(w, index, grid)
+        *place, i, j = w.unravelled(index, grid)
         here: Accesses = outer
         for at in place:
             here = {key: w.advanced(x, at) for key, x in here.items()}
@@ -79,7 +88,7 @@ def _tiles(w: Loops, node: Node, scope: Scope) -> None:
         w.lines.append(
             f"  call void {gemm.name}(i64 {_left(w, m, row, rows)}, i64 {_left(w, n, column, columns)}, i64 {k}, "
             f"ptr {at_a}, i64 {inner['a'][0]}, i64 {inner['a'][1]}, ptr {at_b}, i64 {inner['b'][0]}, "
-            f"i64 {inner['b'][1]}, ptr {at_c}, i64 {inner['c'][0]}, ptr %scratch)")
+            f"i64 {inner['b'][1]}, ptr {at_c}, i64 {inner['c'][0]}, i1 {fresh}, ptr %scratch)")
 
     total = number * grid[-2] * grid[-1]
     start, stop = w.shared(total, work)
@@ -98,21 +107,6 @@ def cuts(m: int, n: int, parts: float) -> tuple[int, int]:
 def _length(size: int, parts: int, whole: int) -> int:
     """Of a block, a multiple of `whole` unless it is all."""
     return size if parts <= 1 else -(-size // (parts * whole)) * whole
-
-
-def _unravelled(w: Loops, index: str, grid: Shape) -> list[str]:
-    """The index along each axis of a grid."""
-    found: list[str] = []
-    for size in reversed(grid):
-        if size == 1:
-            found.append("0")
-        elif index.isdigit():
-            found.append(str(int(index) % size))
-            index = str(int(index) // size)
-        else:
-            found.append(w.line("i64", f"urem i64 {index}, {size}").name)
-            index = w.line("i64", f"udiv i64 {index}, {size}").name
-    return found[::-1]
 
 
 def _times(w: Loops, index: str, length: int) -> str:

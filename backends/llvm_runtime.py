@@ -28,12 +28,12 @@ _pool: _Pool | None = None
 
 
 def address() -> int:
-    """The pool of this process, started when it is first asked for, with as many threads as `threads()` says."""
+    """The pool of this process, started when it is first asked for, of as many threads as `llvm_pool` says."""
     global _pool
     if _pool is None:
         with _lock:
             if _pool is None:
-                _pool = _Pool(threads())
+                _pool = _Pool(llvm_pool.threads())
     return _pool.address
 
 
@@ -43,16 +43,6 @@ def scratch() -> int:
     if found is None:
         found = _threads.scratch = _pages(SCRATCH)
     return int(found.ctypes.data)
-
-
-def threads() -> int:
-    """How many threads share a loop: `SLPC_NUM_THREADS`, else `OMP_NUM_THREADS`, else the cores that this process may
-    use. The pool has as many when it starts."""
-    for name in ("SLPC_NUM_THREADS", "OMP_NUM_THREADS"):
-        wanted = os.environ.get(name, "")
-        if wanted.isdecimal() and int(wanted):
-            return min(int(wanted), 256)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def text() -> str:
@@ -72,7 +62,8 @@ def _pages(size: int) -> Any:
 
 @cache
 def _library() -> llvm_engine.Library:
-    return llvm_engine.load(text(), ["slpc.parallel", "slpc.worker", "slpc.gemm.float", "slpc.gemm.double"])
+    return llvm_engine.load(text(), [
+        "slpc.parallel", "slpc.worker", "slpc.await", "slpc.gemm.float", "slpc.gemm.double"])
 
 
 class _Pool:
@@ -88,12 +79,13 @@ class _Pool:
         words[llvm_pool.PARALLEL] = library.addresses["slpc.parallel"]
         words[llvm_pool.GEMM_F32] = library.addresses["slpc.gemm.float"]
         words[llvm_pool.GEMM_F64] = library.addresses["slpc.gemm.double"]
-        words[llvm_pool.DONE] = _closed_lock()
+        words[llvm_pool.AWAIT] = library.addresses["slpc.await"]
+        words[llvm_pool.DONE], words[llvm_pool.SHUT] = _closed_lock(), _closed_lock()
         for number, scratch in enumerate(self._scratch):
             at = llvm_pool.FIRST + llvm_pool.RECORD * number
             words[at + llvm_pool.POOL] = self.address
             words[at + llvm_pool.LOCK] = _closed_lock()
-            words[at + llvm_pool.SCRATCH] = scratch.ctypes.data
+            words[at + llvm_pool.SCRATCH], words[at + llvm_pool.NUMBER] = scratch.ctypes.data, number + 1
             start = _thread_function("PyThread_start_new_thread", ctypes.c_ulong, ctypes.c_void_p, ctypes.c_void_p)
             if start(library.addresses["slpc.worker"], self.address + 8 * at) == ctypes.c_ulong(-1).value:
                 break  # no more threads are to be had

@@ -21,6 +21,7 @@ from ..ir.graph import Graph, Node, Value, buffer
 from ..ir.target import Target
 from ..passes.arena import Placement
 from ..passes.blocks import Blocks, blocks
+from ..passes.blocks import Program as Block
 from . import llvm_engine, llvm_products, llvm_regions, llvm_runtime
 from .llvm_loops import Loops
 from .llvm_math import FUNCTIONS
@@ -44,15 +45,15 @@ ALIGNMENT = 64
 def emit(graph: Graph, placement: Placement, *, source: str = "", contract: bool = False) -> str:
     """The module's text for a graph that is legal for the target. Values without an offset in the placement are
     computed by the loops that read them."""
-    writers, layout = functions(graph, placement, contract=contract)
+    writers, layout = functions(graph, placement, TARGET, contract=contract)
     return module(head(layout, source or graph.file), writers, [], light(graph))
 
 
-def functions(graph: Graph, placement: Placement, *, lanes: int = 0,
+def functions(graph: Graph, placement: Placement, target: Target, *, lanes: int = 0,
               contract: bool = False) -> tuple[list[Loops], Layout]:
     """The functions, `slpc.tensor` last, and the layout with its arena; vectors hold that many doubles (those of this
     machine, if 0)."""
-    program = _Program(graph, placement, _Module(lanes or llvm_engine.lanes(), contract))
+    program = _Program(graph, placement, _Module(target, lanes or llvm_engine.lanes(), contract), target.threads == 1)
     writers = [*program.functions("slpc.tensor"), *program.module.writers]
     over = {y: x for y, x in donations(graph).items() if buffer(y) in placement.lodged}
     offsets = [-1 - graph.inputs.index(over[v]) if v in over else placement.offsets[buffer(v)] for v in graph.outputs]
@@ -92,14 +93,16 @@ def _unpacked(*without: str) -> list[str]:
 def _call(w: Loops, name: str, blocks: int) -> None:
     """All blocks of a function, by as many threads as there are."""
     parallel = w.line("ptr", "load ptr, ptr %runtime, align 8, !invariant.load !1")
-    w.lines.append(f"  call void {parallel.name}(ptr %runtime, ptr @{name}, ptr %environment, i64 {blocks})")
+    w.lines.append(f"  call void {parallel.name}(ptr %runtime, ptr @{name}, ptr %environment, i64 {blocks}, "
+                   f"i64 {blocks})")
 
 
 def _blocks(w: Loops, name: str, entry: str) -> Loops:
     """The function of some blocks of a loop."""
     length, n = w.length
-    w.lines = [f"define internal void @{name}(ptr %environment, i64 %from, i64 %to, ptr %scratch) noinline #0 {{",
-               f"{entry}:", *_unpacked("scratch", "fault"), *w.allocated, f"  %start = mul i64 %from, {length}",
+    w.lines = [f"define internal void @{name}(ptr %environment, i64 %from, i64 %to, ptr %scratch, i64 %thread) "
+               "noinline #0 {", f"{entry}:", *_unpacked("scratch", "fault"), *w.allocated,
+               f"  %start = mul i64 %from, {length}",
                f"  %end = mul i64 %to, {length}", f"  %inside = icmp slt i64 %end, {n}",
                f"  %stop = select i1 %inside, i64 %end, i64 {n}", *w.lines, "  ret void", "}"]
     return w
@@ -108,39 +111,40 @@ def _blocks(w: Loops, name: str, entry: str) -> Loops:
 class _Module:
     """What the programs of a module have in common: its regions, and the names of values made by indices from data."""
 
-    def __init__(self, lanes: int, contract: bool) -> None:
-        self.lanes, self.contract = lanes, contract
+    def __init__(self, target: Target, lanes: int, contract: bool) -> None:
+        self.target, self.lanes, self.contract = target, lanes, contract
         self.indexed: dict[str, int] = {}
         self.writers: list[Loops] = []
         self.regions: list[tuple[Blocks, str]] = []
 
-    def region(self, node: Node, target: Target) -> str:
+    def region(self, node: Node) -> str:
         """The name of a region's function, written when it is first asked for."""
-        found = blocks(node, target)
+        found = blocks(node, self.target)
         for other, name in self.regions:
             if other is found:
                 return name
         name = f"slpc.region.{len(self.regions)}"
         self.regions.append((found, name))
-        entries = {}
+        entries, faults = {}, False
         for number, block in enumerate(found.programs.values()):
-            outside = [v for v, out in zip(block.graph.outputs, block.outside, strict=True) if out]
-            program = _Program(block.graph, block.placement, self, {
-                buffer(v): (block.graph.outputs.index(v), buffer(v)) for v in outside})
             entries[id(block)] = entry = f"{name}.block.{number}"
+            program = _Block(block, found.threads, self)
             self.writers += program.functions(entry)
-        self.writers.append(llvm_regions.function(name, node, found, entries, self.contract))
+            faults |= program.faults
+        self.writers += llvm_regions.functions(name, node, found, entries, faults, self.contract)
         return name
 
 
 class _Program:
-    """Where everything lies: what `llvm_nests` asks for. `outside`: the outputs that lie at given addresses, each with
-    its number, if not all do."""
+    """Where everything lies: what `llvm_nests` asks for. `alone`: one thread runs it. `outside`: the outputs that
+    lie at given addresses, each with its number, if not all do."""
 
-    def __init__(self, graph: Graph, placement: Placement, module: _Module,
+    def __init__(self, graph: Graph, placement: Placement, module: _Module, alone: bool,
                  outside: Mapping[Value, tuple[int, Value]] | None = None) -> None:
-        self.graph, self.placement, self.module = graph, placement, module
+        self.graph, self.placement, self.module, self.alone = graph, placement, module, alone
         self.lanes = module.lanes
+        self.faults = False
+        """Can it find an index out of range?"""
         self.inputs = {v: i for i, v in enumerate(graph.inputs)}
         self.outside = outside or {}
         self.outputs = dict(outside) if outside is not None else {
@@ -160,12 +164,12 @@ class _Program:
 
     def part(self, function: str, nodes: Sequence[Node]) -> list[Loops]:
         """One function, of these operations, and those of the loops that threads share."""
-        w = Loops(self.module.contract)
+        w = Loops(self.module.contract, self.alone)
         shared: list[Loops] = []
         for node in nodes:
             w.lines.append(f"  ; {node.results[0].name}".encode("ascii", "replace").decode())
             own = w.fork()
-            loops(own, node, self)
+            self.node(own, node)
             if own.blocks:
                 name = f"{function}.{len(shared)}"
                 w.needs(own)
@@ -177,10 +181,19 @@ class _Program:
                    *w.allocated, *w.lines, "  ret i32 0", *(["no:", "  ret i32 1"] if w.leaves else []), "}"]
         return [w, *shared]
 
+    def node(self, w: Loops, node: Node) -> None:
+        """The lines of one operation."""
+        loops(w, node, self)
+
+    def adds(self, value: Value) -> bool:
+        """Is the value, a product's, added to what is there?"""
+        return False
+
     def region(self, node: Node) -> tuple[str, Callable[[Loops], str]]:
         """The name of a region's function, and the address of the workspace for it."""
         offset = self.placement.workspace.get(node, 0)
-        return self.module.region(node, TARGET), lambda w: address(w, "%work", offset).name
+        self.faults = True  # as far as is known
+        return self.module.region(node), lambda w: address(w, "%work", offset).name
 
     def pointer(self, w: Loops, root: Value, offset: int = 0) -> str:
         """The address of an element of a value that owns memory, or of an input."""
@@ -213,6 +226,7 @@ class _Program:
 
     def fault(self, w: Loops, node: Node, index: Lane, length: int) -> None:
         """Return 1 where the index is not from -length to length - 1."""
+        self.faults = True
         number = self.module.indexed.setdefault(node.result.name, len(self.module.indexed))
         above = index + length
         bad = w.line("i1", f"icmp uge i64 {above.name}, {2 * length}")
@@ -223,6 +237,31 @@ class _Program:
             w.lines.append(f"  store i64 {word}, ptr {address(w, '%fault', 8 * place).name}, align 8")
         w.lines.append("  ret i32 1")
         w.label(stay)
+
+
+class _Block(_Program):
+    """The program of a region's block: what it adds to the region's results waits for its turn, if threads share the
+    blocks, and none of them its loops."""
+
+    def __init__(self, block: Block, threads: int, module: _Module) -> None:
+        outputs = [buffer(v) for v in block.graph.outputs]
+        super().__init__(block.graph, block.placement, module, threads > 1 or module.target.threads == 1, {
+            v: (number, v) for number, v in enumerate(outputs) if block.outside[number]})
+        self.added = {v: number for number, v in enumerate(outputs) if block.added[number]}
+        self.ordered = threads > 1
+
+    def node(self, w: Loops, node: Node) -> None:
+        number = self.added.get(node.results[0])
+        if number is None or not self.ordered:
+            super().node(w, node)
+            return
+        block = w.line("i64", "ptrtoint ptr %block to i64").name
+        llvm_regions.awaited(w, "%turns", number, block)
+        super().node(w, node)
+        llvm_regions.passed(w, "%turns", number, block)
+
+    def adds(self, value: Value) -> bool:
+        return value in self.added
 
 
 class Tensors:
@@ -270,8 +309,8 @@ class Tensors:
         table = numpy.array([*[0] * (words + 3), *(a.ctypes.data for a in given), *outputs], numpy.int64)
         at = table.ctypes.data
         arrays = at + 8 * (words + 3)
-        table[:words] = (arrays, arrays + 8 * len(given), work, llvm_runtime.address(), at + 8 * words,
-                         llvm_runtime.scratch())
+        table[:6] = (arrays, arrays + 8 * len(given), work, llvm_runtime.address(), at + 8 * words,
+                     llvm_runtime.scratch())
         if self._run(at):
             number, index, length = table[words:words + 3].tolist()
             raise IndexError(f"index {index} is out of range for an axis of length {length}",

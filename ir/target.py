@@ -24,6 +24,11 @@ def never(graph: Graph) -> bool:
     return False
 
 
+def no_node(node: Node) -> bool:
+    """A backend that has none of that kind."""
+    return False
+
+
 def none_outside(graph: Graph) -> int:
     """A backend whose libraries allocate nothing beside the arena."""
     return 0
@@ -41,7 +46,9 @@ class Target:
     read for the last time, and `takes_over` says the pairs (operand, result) of which that is true of a region.
     `fusible` says of an operation whether a kernel of several can do it, `adds_products` that a product can be
     added to what is there (passes/kernels.py), `attends` of the heads' type, and of whether they are normalised,
-    that it has kernels of attention for them (passes/attention.py). `contracts` says that it can round a product
+    that it has kernels of attention for them (passes/attention.py). `accumulates` says of an operation of a block that
+    it can add its result to what is there. `threads` is how many run blocks at once, each on memory of its own.
+    `contracts` says that it can round a product
     and the sum that takes it once together. `collectives` says that it runs in several processes; the others have
     copies of what one process sums. `workspace` is the bytes that one run of an operation needs beside operands and
     results, `outside` the most that the libraries allocate at once beside the arena while a program runs. `arena`
@@ -74,6 +81,8 @@ class Target:
     collectives: bool = False
     fusible: Callable[[Node], bool] | None = None
     adds_products: bool = False
+    accumulates: Callable[[Node], bool] = no_node
+    threads: int = 1
     attends: Callable[[TensorType, bool], bool] | None = None
     workspace: Callable[[Node], int] = no_workspace
     outside: Callable[[Graph], int] = none_outside

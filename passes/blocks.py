@@ -9,7 +9,9 @@ loop.
     attend(q: f32[1000, 64], k: f32[9, 64], ...)    by 64 rows: a program of 64 rows, 15 times, and one of 40 rows
 
 A block's part of a result is written where it belongs if that lies without gaps; else it is copied there, or, of a sum
-over rows, added there, block after block in order, after the result was filled with zeros.
+over rows, added there, block after block in order, after the result was filled with zeros. A product adds its part
+itself, if the target's can. Where threads share the loop each has an arena of its own, and what is added waits for its
+turn: results do not depend on how many threads there are.
 """
 
 from __future__ import annotations
@@ -22,12 +24,12 @@ from itertools import product
 from typing import Any
 
 from ..ir.arrays import Arrays
-from ..ir.graph import Builder, Constant, Graph, Node, Value
+from ..ir.graph import Builder, Constant, Graph, Node, Value, buffer
 from ..ir.layout import Layout, layout, nested, rowwise
 from ..ir.rows import Rows, counted, rows_of
 from ..ir.shapes import Index
 from ..ir.statements import RESERVED
-from ..ir.target import Target
+from ..ir.target import Target, no_node
 from ..ir.types import Shape, TensorType, i64
 from .arena import Placement, place
 from .inlining import inlined
@@ -37,6 +39,11 @@ from .legalize import legalize
 WIDTHS = 8
 """Blocks see so many different numbers of columns at most: each has a program of its own."""
 
+BUSY = 0.8
+"""The part of their time that threads which share blocks should have one."""
+SUMS = 1 << 23
+"""Bytes of sums over rows that stay in a cache while blocks add to them: where products do that themselves, half the
+rows and a quarter of the bytes do."""
 MOST, FEWEST = 1 << 22, 16
 """Bytes of the largest value of a block, before it has fewer rows than the target wants; and the fewest that it has."""
 
@@ -63,13 +70,14 @@ class Program:
     `operands` are the values of the graph that stand for the region's operands: views of those inputs that lie as the
     operands do (None: not read). `starts` are the scalar inputs that say where a block begins along a cut axis, or at
     which column (`Blocks.column`), for those that the program asks for. `outside`: the output is written where it
-    belongs in the region's result, and has no place in the arena.
+    belongs in the region's result, and has no place in the arena; `added`: by adding to what is there.
     """
 
     graph: Graph
     operands: tuple[Value | None, ...]
     starts: Mapping[int, Value]
     outside: tuple[bool, ...]
+    added: tuple[bool, ...]
     inlined: frozenset[Node]
     placement: Placement
 
@@ -78,7 +86,8 @@ class Program:
 class Blocks:
     """The loop over the blocks of a region. `axes` has the blocks along each cut axis, outermost first. `operands` and
     `results` say for each axis of them by which cut it is cut (`column`: by columns), or None; `summed`, of which
-    results the blocks have parts that are added. `workspace` is what any block needs, in bytes."""
+    results the blocks have parts that are added. `arena` is what any block needs, in bytes, and `threads` how many
+    share the loop."""
 
     rows: Rows
     axes: tuple[tuple[Stretch, ...], ...]
@@ -86,7 +95,13 @@ class Blocks:
     results: tuple[tuple[int | None, ...], ...]
     summed: tuple[bool, ...]
     programs: Mapping[tuple[Any, ...], Program]
-    workspace: int
+    arena: int
+    threads: int = 1
+
+    @property
+    def workspace(self) -> int:
+        """What the loop needs, in bytes: an arena for each thread, one after the other."""
+        return self.arena * self.threads
 
     @property
     def column(self) -> int:
@@ -143,13 +158,23 @@ def _blocks(body_: _Same, lies: tuple[Layout, ...], target_: _Same) -> Blocks:
         columns = None
     single = [sum(map(len, stretches)) == 1 for stretches in axes]
     at_zero = [*single, all(s.columns is None or s.columns[:2] == (0, 0) for s in axes[-1])]
+    target: Target = target_.thing
+    threads = _sharing(math.prod(sum(map(len, stretches)) for stretches in axes), target.threads)
     programs: dict[tuple[Any, ...], Program] = {}
     for nest in product(*axes):
         if _size(nest) not in programs:
-            programs[_size(nest)] = _Shortened(rows, nest, lies, single, columns, at_zero).program(target_.thing)
+            programs[_size(nest)] = _Shortened(rows, nest, lies, single, columns, at_zero).program(target)
+    arena = max((p.placement.size for p in programs.values()), default=0)
     return Blocks(rows, tuple(axes), tuple(_axes(rows, columns, v) for v in body.inputs),
                   tuple(_axes(rows, columns, v) for v in body.outputs), tuple(map(rows.summed, body.outputs)), programs,
-                  max((p.placement.size for p in programs.values()), default=0))
+                  arena if threads == 1 else -(-arena // target.alignment) * target.alignment, threads)
+
+
+def _sharing(count: int, threads: int) -> int:
+    """How many threads share a loop over so many blocks: one where too many would wait for the last ones, and these
+    rather share each operation of a block."""
+    threads = min(threads, count)
+    return threads if threads > 1 and count >= BUSY * threads * -(-count // threads) else 1
 
 
 def _axes(rows: Rows, columns: Columns | None, value: Value) -> tuple[int | None, ...]:
@@ -201,7 +226,10 @@ def _fitting(rows: Rows, target: Target) -> tuple[int, ...]:
     these take more than `MOST`, and then as many of the axes before, if all rows do."""
     largest = max((v.type.bytes for v in rows.cut if rows.rowed(v) and not isinstance(v, Constant)), default=1)
     left, most = (max(1, size * math.prod(rows.lengths) // max(1, largest)) for size in (target.block_bytes, MOST))
+    sums = sum(v.type.bytes for v in rows.body.outputs if rows.summed(v))
     fewest = min(target.fewest_rows, max(most, FEWEST))
+    if 0 < sums <= SUMS and target.accumulates is not no_node:
+        fewest = min(target.fewest_rows // 2, max(most // 4, FEWEST))
     sizes = []
     for at, n in enumerate(reversed(rows.lengths)):
         size = min(n, max(left, 1 if at else fewest))
@@ -252,12 +280,13 @@ class _Shortened:
             if not node.results[0].name:
                 builder.name_value(node.results[0], f"{body.name}_t")
         graph = legalize(builder.finish(outputs, [v.name for v in body.outputs]), target)
-        outside = tuple(self._outside(v) for v in body.outputs)
+        added = tuple(self._added(graph, number, target) for number in range(len(body.outputs)))
+        outside = tuple(adds or self._outside(v) for adds, v in zip(added, body.outputs, strict=True))
         within = inlined(graph, target) if target.inlines else frozenset()
         named = {v.name: v for v in graph.values()}
         placement = place(graph, target, within, [v for v, out in zip(graph.outputs, outside, strict=True) if out])
         return Program(graph, tuple(named.get(self.now[v].name) for v in body.inputs),
-                       {k: named[self.starts[k].name] for k in starts}, outside, within, placement)
+                       {k: named[self.starts[k].name] for k in starts}, outside, added, within, placement)
 
     def _shape(self, value: Value) -> Shape:
         """The value's shape in a block."""
@@ -298,7 +327,18 @@ class _Shortened:
             return False
         if self.columns is not None and output in self.columns.axes:
             return False
+        return self._without_gaps(output)
+
+    def _without_gaps(self, output: Value) -> bool:
+        """Does the block's part of the result lie so?"""
         return bool(output.shape) and Layout(self._shape(output), rowwise(output.shape).strides).contiguous
+
+    def _added(self, graph: Graph, number: int, target: Target) -> bool:
+        """Can what makes the block's part of a sum add it to the result? Nothing else reads it."""
+        output, made = self.body.outputs[number], graph.outputs[number]
+        read = [*graph.outputs, *(buffer(v) for n in graph.nodes for v in n.operands)]
+        return (self.rows.summed(output) and not self._outside(output) and self._without_gaps(output)
+                and made.node is not None and target.accumulates(made.node) and read.count(made) == 1)
 
     def _emit(self, node: Node) -> None:
         result = node.result

@@ -304,7 +304,7 @@ THREADED = """
 import hashlib, os, sys
 import slpc
 from slpc import samples
-graph = slpc.load(sys.argv[1], L=1, d=96, T=160, V=300, H=3)
+graph = slpc.load(sys.argv[1], **eval(sys.argv[2]))
 f = slpc.compile(graph, grad=True, backend="llvm")
 inputs, found = samples.draw(f.graph, 0), f.buffers()
 def digest():
@@ -321,11 +321,13 @@ print(first)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the child is forked")
-def test_any_number_of_threads_gives_the_same_bits() -> None:
-    """And so does a child process that was forked after threads had run."""
-    path = str(Path(__file__).parent.parent / "programs" / "transformer.slp")
-    found = {subprocess.run([sys.executable, "-c", THREADED, path], check=True, capture_output=True, text=True,
-                            env={**os.environ, "SLPC_NUM_THREADS": str(count)}, timeout=100).stdout
+@pytest.mark.parametrize(("name", "sizes"), [
+    ("transformer", {"L": 1, "d": 96, "T": 160, "V": 300, "H": 3}), ("softmax_attention", {"T": 700})])
+def test_any_number_of_threads_gives_the_same_bits(name: str, sizes: dict[str, int]) -> None:
+    """And so does a child process that was forked after threads had run. Blocks of attention add to the same sums."""
+    path = str(Path(__file__).parent.parent / "programs" / f"{name}.slp")
+    found = {subprocess.run([sys.executable, "-c", THREADED, path, str(sizes)], check=True, capture_output=True,
+                            text=True, env={**os.environ, "SLPC_NUM_THREADS": str(count)}, timeout=100).stdout
              for count in (1, 2, 5)}
     assert len(found) == 1 and len(found.pop().strip()) == 64
 
