@@ -24,6 +24,8 @@ outputs that lie lowest."""
 SOLVABLE = 200
 """The solver is asked about so many units at the most, for so much of its deterministic time:"""
 SOLVER_TIME = 2.0
+SOLVER_CONFLICTS = 2000
+"""And for so many conflicts, of some milliseconds each, which that clock counts at next to nothing here."""
 CLOSE = 1.01
 """A packing within this factor of the live peak is good enough."""
 PROMISED = 1.02
@@ -205,6 +207,7 @@ def _solved(units: Sequence[Unit], alignment: int, goal: int) -> list[int] | Non
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = 0
     solver.parameters.max_deterministic_time = SOLVER_TIME
+    solver.parameters.max_number_of_conflicts = SOLVER_CONFLICTS
     if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return None
     fixed = {u: solver.value(low) * alignment for u, low in lowest.items()}
