@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import click
 from click.shell_completion import CompletionItem
@@ -58,12 +59,15 @@ def backend(command: _Command) -> _Command:
 
 def fusion(command: _Command) -> _Command:
     """The options --no-fuse and --by-samples, as `fuse`."""
-    command = click.option("--by-samples", "fuse", flag_value="batch", type=click.UNPROCESSED,
-                           help="Run a program that is a sum over samples forward and backward by blocks of these.",
-                           )(command)
-    return click.option("--no-fuse", "fuse", flag_value=False, type=click.UNPROCESSED, default=True,
-                        help="Store attention's scores and the like whole, instead of working by blocks of rows.",
-                        )(command)
+    @wraps(command)
+    def fusing(*args: Any, no_fuse: bool, by_samples: bool, **named: Any) -> Any:
+        return command(*args, fuse="batch" if by_samples else not no_fuse, **named)
+
+    made = click.option("--by-samples", is_flag=True,
+                        help="Run a program that is a sum over samples forward and backward by blocks of these.")(fusing)
+    return cast(_Command, click.option(
+        "--no-fuse", is_flag=True,
+        help="Store attention's scores and the like whole, instead of working by blocks of rows.")(made))
 
 
 def device(command: _Command) -> _Command:

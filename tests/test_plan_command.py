@@ -286,3 +286,11 @@ def test_alternatives_are_orders_that_run(policy: str) -> None:
         for order in computed_again(plan.tasks, plan.lives, copy):
             assert order.count(task) == plan.order.count(task) + 1
             lives(plan.tasks, order)
+
+
+@pytest.mark.parametrize(("words", "regions"), [([], True), (["--no-fuse"], False), (["--by-samples"], True)])
+def test_regions_are_there_unless_refused(words: list[str], regions: bool) -> None:
+    """Whatever the version of click makes of flags that share a parameter."""
+    found = invoke("compile", str(PROGRAMS / "attention.slp"), "-D", "T=1024", "--grad", *words)
+    assert found.exit_code == 0
+    assert ("def run_block" in found.output) == regions
