@@ -35,7 +35,8 @@ def module(head: Sequence[str], writers: Iterable[Writer], more: Sequence[str], 
         lines += [*w.lines, ""]
     if any(" half" in line for w in bodies for line in w.lines):
         lines += [*_HALF, ""]
-    lines += [*more, 'attributes #0 = { nounwind "prefer-vector-width"="512" }',
+    wide = ' "stackrealign"' if any(w.lanes > 1 for w in bodies) else ""  # spilled vectors, each in one line of cache
+    lines += [*more, f'attributes #0 = {{ nounwind "prefer-vector-width"="512"{wide} }}',
               '!0 = !{!"branch_weights", i32 1, i32 10000}', "!1 = !{}",
               '!2 = !{!"branch_weights", i32 10000, i32 1}']
     return "\n".join(lines) + "\n"
