@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import llvm_coefficients as fitted
 from .llvm_double import Pair, fast_two_sum, quotient, two_product, two_sum
-from .llvm_pieces import INF, MAGIC, function, magnitude, polynomial, square_root, with_sign
+from .llvm_pieces import INF, MAGIC, beyond, function, magnitude, polynomial, square_root, with_sign
 from .llvm_writer import Lane, Writer
 
 TWO_OVER_PI = 0.6366197723675814
@@ -45,19 +45,20 @@ class Angle:
         w = self.w
         s, c = self.sine(), self.cosine()
         n = self.quadrant + quarters if quarters else self.quadrant
-        found = w.select((n & 1).equals(0), s[0] + s[1], c[0] + c[1])
+        sine = with_sign(w, s[0] + s[1], s[0])  # keeps the sign of zero
+        found = w.select((n & 1).equals(0), sine, c[0] + c[1])
         flipped = w.cast(found, "bitcast", "i64") ^ ((n & 2) << 62)
         return w.cast(flipped, "bitcast", "double")
 
 
 def _large(w: Writer, x: Lane, found: Lane, name: str) -> Lane:
-    return w.rarely(magnitude(w, x) > LARGEST_ANGLE, found, lambda: w.library(name, x))
+    return w.rarely(beyond(w, x, LARGEST_ANGLE), found, lambda: w.library(name, x))
 
 
 @function
 def sin(w: Writer, x: Lane) -> Lane:
     """Sine."""
-    return _large(w, x, w.select(x.equals(0.0), x, Angle(w, x).turned(0)), "sin")
+    return _large(w, x, Angle(w, x).turned(0), "sin")
 
 
 @function

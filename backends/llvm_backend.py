@@ -22,18 +22,19 @@ from ..passes.scalarise import MOST, fits, scalarise
 from . import llvm_batch, llvm_call, llvm_engine, llvm_tensor
 from .llvm_lowering import lowered
 from .llvm_module import module
-from .llvm_program import Columns, Ports, functions, latency_bound, weight
+from .llvm_program import Columns, Ports, functions, latency_bound
 from .llvm_target import TARGET
 from .pieces import Pieces
 from .records import Field, head, layout_of, read_head
 
 __all__ = ["TARGET", "Program", "emit", "emit_batch", "load", "lowered"]
 
-WEIGHT_POINT, WEIGHT_BATCH = 2_000, 20_000
-"""Programs up to this weight have the functions of mathematics in place of their calls."""
+ROLL, ROLL_BATCH = 300, 1_500
+"""Operations that an unrolled loop must save to be a loop again: straight code keeps more in registers, which a batch
+feels."""
 
-ROLL = 300
-"""Operations that an unrolled loop must save to be a loop again."""
+PIECE_BATCH = 1_000
+"""Operations in one function of a batch."""
 
 _HAS = lowered() | {"slice", "place"}
 
@@ -50,7 +51,7 @@ def emit(graph: Graph, placement: Placement | None = None, *, source: str = "", 
     pieces = Pieces(graph, ROLL)
     layout = replace(layout_of(graph), workspace=8 * pieces.width)
     writers = functions(pieces, Ports(layout), "slpc.point", exported=True, contract=contract)
-    return module(head(layout, source or graph.file), writers, [], weight(pieces) <= WEIGHT_POINT)
+    return module(head(layout, source or graph.file), writers, [], False)
 
 
 def emit_batch(graph: Graph, *, lanes: int = 0, contract: bool = False) -> str:
@@ -61,10 +62,10 @@ def emit_batch(graph: Graph, *, lanes: int = 0, contract: bool = False) -> str:
         return llvm_tensor.emit(graph, place(graph, TARGET, inlined(graph, TARGET)), contract=contract)
     graph = scalars(graph)
     lanes = lanes or llvm_engine.lanes() * (2 if latency_bound(graph) else 1)
-    pieces = Pieces(graph, ROLL)
+    pieces = Pieces(graph, ROLL_BATCH, PIECE_BATCH)
     layout = replace(layout_of(graph), workspace=8 * lanes * pieces.width, lanes=lanes)
     writers = functions(pieces, Columns(layout, lanes), "slpc.block", "alwaysinline ", contract=contract)
-    return module(head(layout, graph.file), writers, llvm_batch.rows(lanes), weight(pieces) <= WEIGHT_BATCH)
+    return module(head(layout, graph.file), writers, llvm_batch.rows(lanes), False)
 
 
 def scalars(graph: Graph) -> Graph:

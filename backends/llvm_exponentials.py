@@ -13,16 +13,21 @@ from .llvm_pieces import (
     MAGIC,
     MAGIC_BITS,
     NAN,
+    beyond,
     clamped,
     function,
     magnitude,
     polynomial,
     power_of_two,
+    scaled,
+    scales,
     seldom,
     with_sign,
 )
 from .llvm_writer import Lane, Writer
 
+SMALLEST = 0x0010000000000000
+"""The bits of the smallest normal number."""
 LOG2_E, LOG2_E_LOW = 1.4426950408889634, 2.0355273740931033e-17
 LOG10_E, LOG10_E_LOW = 0.4342944819032518, 1.098319650216765e-17
 LN2, LN2_LOW = 0.6931471805599453, 2.3190468138462996e-17
@@ -68,22 +73,32 @@ class Exponential:
 
 @function
 def exp(w: Writer, x: Lane) -> Lane:
-    """e^x: exp(r) = 1 + r + r^2 q(r) for x = n log(2) + r, n added to the exponent."""
-    shifted = w.fma(x, LOG2_E, MAGIC)
-    n = shifted - MAGIC
-    r0 = w.fma(n, -LN2, x)  # exact: a multiple of 2^-53 below 1
-    r = w.fma(n, -LN2_LOW, r0)
-    one = fast_two_sum(1.0, r)
-    near_one = one.high + w.fma(r * r, polynomial(w, r, fitted.EXP), one.low)
+    """e^x: 1 + r + r^2 q(r) for x = n log(2) + r, n added to the exponent."""
+    if scales(w):
+        near_one, shifted = _near_one(w, clamped(w, x, -746.0, 710.0))
+        return scaled(w, near_one, shifted - MAGIC)
+    near_one, shifted = _near_one(w, x)
     found = w.cast(w.cast(near_one, "bitcast", "i64") + (w.cast(shifted, "bitcast", "i64") << 52), "bitcast", "double")
-    return w.rarely(magnitude(w, x) > 708.0, found, lambda: w.function("exp_at_the_ends", x))
+    return w.rarely(beyond(w, x, 708.0), found, lambda: w.function("exp_at_the_ends", x))
 
 
 @seldom
 def exp_at_the_ends(w: Writer, x: Lane) -> Lane:
     """e^x where it is not a normal number."""
-    e = Exponential(w, clamped(w, x, -746.0, 710.0))
-    return e.scaled((e.p.high + e.p.low) + 1.0)
+    near_one, shifted = _near_one(w, clamped(w, x, -746.0, 710.0))
+    whole = w.cast(shifted, "bitcast", "i64") - MAGIC_BITS
+    half = whole >> 1
+    return (near_one * power_of_two(w, half)) * power_of_two(w, whole - half)
+
+
+def _near_one(w: Writer, x: Lane) -> tuple[Lane, Lane]:
+    """e^r, and n in the low bits."""
+    shifted = w.fma(x, LOG2_E, MAGIC)
+    n = shifted - MAGIC
+    r0 = w.fma(n, -LN2, x)  # exact: a multiple of 2^-53 below 1
+    r = w.fma(n, -LN2_LOW, r0)
+    one = fast_two_sum(1.0, r)
+    return one.high + w.fma(r * r, polynomial(w, r, fitted.EXP), one.low), shifted
 
 
 @function
@@ -201,8 +216,9 @@ def _at_the_ends(w: Writer, x: Lane, found: Lane) -> Lane:
 @function
 def log(w: Writer, x: Lane) -> Lane:
     """Natural logarithm: fdlibm's, x = 2^k (1 + f), s = f / (2 + f)."""
-    usual = (x >= 2.0 ** -1022) & (x < INF)
-    return w.rarely(usual ^ 1, _log(w, x, False), lambda: w.function("log_at_the_ends", x))
+    bits = w.cast(x, "bitcast", "i64")
+    unusual = (bits - SMALLEST) | (0x7FEFFFFFFFFFFFFF - bits)  # negative but for positive normal numbers
+    return w.rarely(unusual, _log(w, x, False), lambda: w.function("log_at_the_ends", x))
 
 
 @seldom

@@ -10,18 +10,23 @@ from __future__ import annotations
 from . import llvm_angles, llvm_exponentials, llvm_polygamma
 from .llvm_pieces import FUNCTIONS, SELDOM
 from .llvm_single import SINGLE
-from .llvm_writer import Lane, Writer, math_name
+from .llvm_writer import Formula, Lane, Writer, math_name
 
-__all__ = ["FUNCTIONS", "SELDOM", "SINGLE", "define", "llvm_angles", "llvm_exponentials", "llvm_polygamma"]
+__all__ = ["FUNCTIONS", "SELDOM", "SINGLE", "define", "formula", "llvm_angles", "llvm_exponentials", "llvm_polygamma"]
+
+
+def formula(name: str, kind: str) -> Formula | None:
+    """The formula of a function that is written in place of its calls."""
+    return None if name in SELDOM else (SINGLE if kind == "float" else FUNCTIONS)[name]
 
 
 def define(name: str, kind: str, lanes: int, inline: bool) -> Writer:
     """A writer that holds the function's whole definition, and what it needs. With `inline` LLVM puts it
     in place of its calls."""
     w = Writer(lanes)
-    formula = (SINGLE if kind == "float" else FUNCTIONS)[name]
-    parameters = [Lane(w, f"%x{i}", kind) for i in range(formula.__code__.co_argcount - 1)]
-    result = formula(w, *parameters)
+    found = (SINGLE if kind == "float" else FUNCTIONS)[name]
+    parameters = [Lane(w, f"%x{i}", kind) for i in range(found.__code__.co_argcount - 1)]
+    result = found(w, *parameters)
     t = w.type(kind)
     attributes = "cold noinline #0" if name in SELDOM else "alwaysinline #0" if inline else "#0"
     given = ", ".join(f"{t} {p.name}" for p in parameters)

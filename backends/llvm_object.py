@@ -17,10 +17,10 @@ from ..passes.arena import place
 from ..passes.inlining import inlined
 from ..passes.scalarise import MOST, fits
 from . import c_signature, llvm_engine, llvm_gemm, llvm_tensor
-from .llvm_backend import WEIGHT_POINT, scalars
+from .llvm_backend import scalars
 from .llvm_lowering import memory_kind
 from .llvm_module import module
-from .llvm_program import Ports, address, functions, further, weight
+from .llvm_program import Ports, address, functions, further
 from .llvm_regions import ENVIRONMENT
 from .llvm_target import ALONE
 from .llvm_writer import Lane, Writer
@@ -53,7 +53,7 @@ def emit(graph: Graph, symbol: str, *, source: str = "", lanes: int = 0) -> tupl
     layout = replace(layout_of(graph), workspace=8 * pieces.width)
     writers = functions(pieces, Pointers(layout), "slpc.point", "noinline ")
     run = ["  call void @slpc.point(ptr %in, ptr %out, ptr %work)", f"  ret i32 {c_signature.DONE}"]
-    text = module(head(layout, source), writers, _entry(layout, symbol, run), weight(pieces) <= WEIGHT_POINT)
+    text = module(head(layout, source), writers, _entry(layout, symbol, run), False)
     return text, layout
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Sequence
 
+from . import llvm_engine
 from .llvm_writer import Lane, Writer
 
 INF, NAN = math.inf, math.nan
@@ -49,6 +51,12 @@ def magnitude(w: Writer, x: Lane) -> Lane:
     return w.intrinsic("fabs", x.kind, x)
 
 
+def beyond(w: Writer, x: Lane, limit: float) -> Lane:
+    """Negative where |x| > limit, or x is NaN: for `Writer.rarely`."""
+    (bits,) = struct.unpack("<q", struct.pack("<d", limit))
+    return bits - w.cast(magnitude(w, x), "bitcast", "i64")
+
+
 def with_sign(w: Writer, x: Lane, sign: Lane) -> Lane:
     """|x| with the sign bit of another."""
     return w.intrinsic("copysign", x.kind, x, sign)
@@ -62,6 +70,25 @@ def square_root(w: Writer, x: Lane) -> Lane:
 def power_of_two(w: Writer, exponent: Lane) -> Lane:
     """2^exponent for an i64 from -1022 to 1023."""
     return w.cast((exponent + 1023) << 52, "bitcast", "double")
+
+
+def scales(w: Writer) -> bool:
+    """Has the machine at hand an instruction for `scaled` at that many lanes?"""
+    return w.lanes % 8 == 0 and llvm_engine.lanes() == 8
+
+
+def scaled(w: Writer, x: Lane, n: Lane) -> Lane:
+    """x * 2^n for a whole n, which is a double, rounded once: AVX-512's, register by register."""
+    one = "<8 x double>"
+    name = "llvm.x86.avx512.mask.scalef.pd.512"
+    w.declared[name] = f"declare {one} @{name}({one}, {one}, {one}, i8, i32)"
+    found = []
+    for start in range(0, w.lanes, 8):
+        a, b = w.lane_range(x, start, 8), w.lane_range(n, start, 8)
+        found.append(w.line("double", f"call {one} @{name}({one} {a}, {one} {b}, {one} {a}, i8 -1, i32 4)"))
+    while len(found) > 1:
+        found = [w.joined(a, b, w.lanes // len(found)) for a, b in zip(found[::2], found[1::2], strict=True)]
+    return found[0]
 
 
 def clamped(w: Writer, x: Lane, low: float, high: float) -> Lane:

@@ -7,11 +7,17 @@ from collections.abc import Callable, Sequence
 from ..ir.graph import Constant, Graph, Node, Value
 from ..ir.types import DType
 from .llvm_lowering import constant, from_memory, instructions, kind, lower, memory_kind, to_memory
-from .llvm_math import FUNCTIONS
+from .llvm_math import FUNCTIONS, formula
 from .llvm_writer import Lane, Writer
 from .pieces import Element, Pieces
 from .records import Layout
 from .rolled import Computed, Loop, Same, Source, Walking
+
+WEIGHT_POINT, WEIGHT_BATCH = 2_000, 20_000
+"""Programs up to this weight have the functions of mathematics in place of their calls."""
+
+AGAIN, SETTLED = "again", int(__import__("os").environ.get("SETTLED","100"))
+"""The block where a piece is done again, and after how many lines it is asked whether it must."""
 
 
 class Ports:
@@ -70,19 +76,36 @@ def further(w: Writer, base: Lane, moved: str, bytes: int) -> Lane:
     return base if moved == "0" else w.line("ptr", f"getelementptr [{bytes} x i8], ptr {base.name}, i64 {moved}")
 
 
-def functions(pieces: Pieces, ports: Ports, name: str, attributes: str = "", *,
-              exported: bool = False, contract: bool = False) -> list[Writer]:
+def functions(pieces: Pieces, ports: Ports, name: str, attributes: str = "", *, exported: bool = False,
+              contract: bool = False) -> list[Writer]:
     """Function `@NAME` over the ports, in pieces where it is long. `attributes` are those of a function that is one
-    piece."""
+    piece.
+
+    Programs that are not too long have the functions of mathematics in place of their calls. A batch goes the usual way
+    for all its arguments, without branches, and where one was in doubt the piece is done again by `@NAME.again`.
+    """
     linkage = "" if exported else "internal "
+    inline = weight(pieces) <= (WEIGHT_POINT if ports.lanes == 1 else WEIGHT_BATCH)
     body = _Body(pieces, ports, contract)
+    found: list[Writer] = []
+
+    def add(number: int, name: str, linkage: str, attributes: str) -> None:
+        w = body.piece(number, inline, inline and ports.lanes > 1)
+        if any(f"label %{AGAIN}" in line for line in w.lines):
+            again = body.piece(number, False, False)
+            found.append(_wrapped(again, f"{name}.again", ports, "internal ", "cold noinline "))
+            w.lines += ["  ret void", f"{AGAIN}:", f"  call void @{name}.again({ports.arguments})"]
+        found.append(_wrapped(w, name, ports, linkage, attributes))
+
     if len(pieces.pieces) == 1:
-        return [_wrapped(body.piece(0), name, ports, linkage, attributes)]
+        add(0, name, linkage, attributes)
+        return found
     numbers = range(len(pieces.pieces))
-    made = [_wrapped(body.piece(i), f"{name}.{i}", ports, "internal ", "noinline ") for i in numbers]
+    for i in numbers:
+        add(i, f"{name}.{i}", "internal ", "noinline ")
     main = Writer()
     main.lines = [f"  call void @{name}.{i}({ports.arguments})" for i in numbers]
-    return [*made, _wrapped(main, name, ports, linkage, "noinline ")]
+    return [*found, _wrapped(main, name, ports, linkage, "noinline ")]
 
 
 def _wrapped(w: Writer, name: str, ports: Ports, linkage: str, attributes: str) -> Writer:
@@ -122,10 +145,11 @@ class _Body:
         self.contract = contract
         self.ports = ports
 
-    def piece(self, number: int) -> Writer:
-        w = Writer(self.ports.lanes, self.contract)
+    def piece(self, number: int, inline: bool, deferred: bool) -> Writer:
+        w = Writer(self.ports.lanes, self.contract, formula if inline else None, deferred)
         program = self.program
         here: dict[Value, Lane] = {}
+        self.settled = 0
 
         def lane(value: Value) -> Lane:
             if value not in here:
@@ -148,7 +172,15 @@ class _Body:
             self._keep(w, value, here[value])
             if value in program.sinks:
                 self._write(w, value, here[value])
+            self._settle(w)
+        w.settle(AGAIN)
         return w
+
+    def _settle(self, w: Writer) -> None:
+        """Now and then, which keeps blocks short: LLVM's order of a long one needs too many registers."""
+        if len(w.lines) - self.settled >= SETTLED:
+            self.settled = len(w.lines)
+            w.settle(AGAIN)
 
     def _loop(self, w: Writer, loop: Loop, nodes: Sequence[Node], lane: Callable[[Value], Lane]) -> None:
         """The loop's blocks, one after the other: what stays is read before, what is carried goes through registers."""
@@ -182,6 +214,8 @@ class _Body:
                 written = loop.written[row]
                 dtype = written.value.dtype
                 self._store(w, written.element, to_memory(w, made[row], dtype), dtype, _times(w, index, written.step))
+            self._settle(w)
+        w.settle(AGAIN)
         w.lines += [f"  %{following} = add nuw nsw i64 %{index}, 1",
                     f"  %{more} = icmp ult i64 %{following}, {loop.count}",
                     f"  br i1 %{more}, label %{head}, label %{after}"]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 
-_TAKEN = {"in", "out", "work", "at", "entry"}
-"""What functions call their parameters and their first block."""
+_TAKEN = {"in", "out", "work", "at", "entry", "again"}
+"""What functions call their parameters and some of their blocks."""
 
 _FLOATS = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64"}
 
@@ -122,13 +122,27 @@ class Lane:
         return self._compared(self, "uno", "ne")
 
 
+Formula = Callable[..., Lane]
+"""A function of mathematics: lanes of its arguments, after the writer, to the lane of its value."""
+
+
 class Writer:
     """Instructions of one function body, and what it needs: declarations by name, and functions of `llvm_math` by name,
-    kind and lanes. With `contract` LLVM may round a product and the sum that takes it once together."""
+    kind and lanes. With `contract` LLVM may round a product and the sum that takes it once together.
 
-    def __init__(self, lanes: int = 1, contract: bool = False) -> None:
+    With `formula` functions that it knows, by name and kind, are written in place of their calls, and what was computed
+    before is not computed again. With `deferred` the arguments that need another way are told by `doubt`, an i64 that is
+    negative for them, and get some value; else a branch takes that way.
+    """
+
+    def __init__(self, lanes: int = 1, contract: bool = False,
+                 formula: Callable[[str, str], Formula | None] | None = None, deferred: bool = False) -> None:
         self.lanes = lanes
         self.contract = contract
+        self.formula = formula
+        self.deferred = deferred
+        self.doubt: Lane | None = None
+        self._known: dict[str, Lane] = {}
         self.lines: list[str] = []
         self.declared: dict[str, str] = {}
         self.math: set[tuple[str, str, int]] = set()
@@ -160,10 +174,15 @@ class Writer:
         return Lane(self, self.text(number, kind), kind)
 
     def line(self, kind: str, instruction: str, name: str = "") -> Lane:
-        """One instruction that has a result."""
+        """One instruction that has a result; what is known where it stands is not computed again."""
+        if self.formula is not None and instruction in self._known:
+            return self._known[instruction]
         result = "%" + (name or self.fresh())
         self.lines.append(f"  {result} = {instruction}")
-        return Lane(self, result, kind)
+        found = Lane(self, result, kind)
+        if self.formula is not None and not instruction.startswith(("load", "phi")):
+            self._known[instruction] = found
+        return found
 
     def renamed(self, value: Lane, name: str) -> Lane:
         """The value under a name of the program's, where its instruction is the last one written."""
@@ -193,8 +212,14 @@ class Writer:
         return self.call(f"llvm.{name}.{vector}", kind, *operands)
 
     def function(self, name: str, *operands: Lane) -> Lane:
-        """A call of one of our own functions, of f64 or of f32 as the operands are (llvm_math)."""
+        """One of our own functions, of f64 or of f32 as the operands are (llvm_math): its formula, or a call."""
         kind = operands[0].kind
+        formula = self.formula(name, kind) if self.formula is not None else None
+        if formula is not None:
+            contract, self.contract = self.contract, False
+            found = formula(self, *operands)
+            self.contract = contract
+            return found
         self.math.add((name, kind, self.lanes))
         given = ", ".join(f"{self.type(kind)} {o.name}" for o in operands)
         return self.line(kind, f"call {self.type(kind)} @{math_name(name, kind, self.lanes)}({given})")
@@ -222,6 +247,19 @@ class Writer:
         c = f"{self.type('i1')} {condition.name}"
         t = self.type(kind)
         return self.line(kind, f"select {c}, {t} {self.text(then, kind)}, {t} {self.text(other, kind)}")
+
+    def lane_range(self, value: Lane, start: int, count: int) -> str:
+        """So many lanes of a value, as an operand."""
+        if count == self.lanes:
+            return value.name
+        listed = ", ".join(f"i32 {i}" for i in range(start, start + count))
+        t = self.type(value.kind)
+        return self.line(value.kind, f"shufflevector {t} {value.name}, {t} poison, <{count} x i32> <{listed}>").name
+
+    def joined(self, low: Lane, high: Lane, count: int) -> Lane:
+        """Values of so many lanes each, one behind the other."""
+        t, listed = f"<{count} x {low.kind}>", ", ".join(f"i32 {i}" for i in range(2 * count))
+        return self.line(low.kind, f"shufflevector {t} {low.name}, {t} {high.name}, <{2 * count} x i32> <{listed}>")
 
     def fma(self, a: Lane | float, b: Lane | float, c: Lane | float) -> Lane:
         """a * b + c, rounded once."""
@@ -260,6 +298,7 @@ class Writer:
              step: Callable[[list[Lane]], list[Lane]]) -> list[Lane]:
         """The state after as many steps as it takes until the test holds in no lane."""
         before, head, body, after = self.block, self.fresh("next"), self.fresh("step"), self.fresh("done")
+        known = dict(self._known)
         self.lines.append(f"  br label %{head}")
         self.label(head)
         mark = len(self.lines)
@@ -271,20 +310,44 @@ class Writer:
         self.lines[mark:mark] = [
             f"  {phi.name} = phi {self.type(phi.kind)} [ {first.name}, %{before} ], [ {again.name}, %{self.block} ]"
             for phi, first, again in zip(now, state, found, strict=True)]
+        self._known = known
         self.label(after)
         return now
 
-    def rarely(self, condition: Lane, usual: Lane, rare: Callable[[], Lane]) -> Lane:
-        """`usual`, but where the condition holds what `rare` computes, in a block of its own that is seldom entered."""
+    def rarely(self, doubt: Lane, usual: Lane, rare: Callable[[], Lane]) -> Lane:
+        """`usual`, but where `doubt`, an i64, is negative what `rare` computes, in a block of its own that is seldom
+        entered, or later."""
+        if self.deferred:
+            self.doubt = doubt if self.doubt is None else self.doubt | doubt
+            return usual
+        condition = doubt < 0
         before, slow, after = self.block, self.fresh("rare"), self.fresh("usual")
         self.lines.append(f"  br i1 {self.any(condition).name}, label %{slow}, label %{after}, !prof !0")
+        known = dict(self._known)
         self.label(slow)
         found = self.select(condition, rare(), usual)
         self.lines.append(f"  br label %{after}")
+        self._known = known
         end = self.block
         self.label(after)
         t = self.type(usual.kind)
         return self.line(usual.kind, f"phi {t} [ {usual.name}, %{before} ], [ {found.name}, %{end} ]")
+
+    def settle(self, elsewhere: str) -> None:
+        """Where an argument was in doubt, to another block."""
+        if self.doubt is None:
+            return
+        doubt, self.doubt = self.doubt, None
+        kept, lanes = self.lanes, self.lanes
+        while self.lanes > 8:
+            lanes //= 2
+            halves = [Lane(self, self.lane_range(doubt, start, lanes), "i64") for start in (0, lanes)]
+            self.lanes = lanes
+            doubt = halves[0] | halves[1]
+        sure = self.fresh("sure")
+        self.lines.append(f"  br i1 {self.any(doubt < 0).name}, label %{elsewhere}, label %{sure}, !prof !0")
+        self.lanes = kept
+        self.label(sure)
 
 
 def math_name(name: str, kind: str, lanes: int) -> str:

@@ -14,7 +14,7 @@ from ..passes.repeats import Place, Places, Run, runs
 from .rolled import Loop, Rolled, Same
 
 PIECE = 800
-"""Operations in one function; a program of up to twice as many is one piece."""
+"""Operations in one function, unless said; a program of up to twice as many is one piece."""
 
 Element = Place
 """An element of an input or output."""
@@ -30,7 +30,8 @@ class Pieces:
     operations are loops again.
     """
 
-    def __init__(self, graph: Graph, roll: int = 0) -> None:
+    def __init__(self, graph: Graph, roll: int = 0, piece: int = PIECE) -> None:
+        self.piece = piece
         self.inputs: dict[Value, Element] = {v: (i, 0) for i, v in enumerate(graph.inputs)}
         self.sinks: dict[Value, list[Element]] = {}
         self.fixed: list[tuple[Element, Constant]] = []
@@ -53,8 +54,7 @@ class Pieces:
                     self.sinks.setdefault(element, []).append((position, place))
         self.loops: dict[int, Loop] = {}
         self.pieces: list[list[Node]] = []
-        if len(operations) > (roll or 2 * PIECE):
-            operations = _together(operations)
+        operations = _together(operations)
         if roll and len(operations) > roll:
             places = Places(operations, self.inputs, self.sinks)
             self._cut(operations, runs(places, roll), places)
@@ -65,7 +65,7 @@ class Pieces:
 
     def _cut(self, operations: list[Node], found: Sequence[Run], places: Places | None) -> None:
         straight = len(operations) - sum(run.end - run.start for run in found)
-        length = PIECE if straight > 2 * PIECE else max(1, straight)
+        length = self.piece if straight > 2 * self.piece else max(1, straight)
         rolled = Rolled(operations, found, places, self.inputs, self.sinks) if places is not None and found else None
         if rolled is not None:
             self.slots, self.homes, self.width = rolled.slots, rolled.homes, rolled.width
