@@ -53,7 +53,7 @@ def magnitude(w: Writer, x: Lane) -> Lane:
 
 def beyond(w: Writer, x: Lane, limit: float) -> Lane:
     """Negative where |x| > limit, or x is NaN: for `Writer.rarely`."""
-    (bits,) = struct.unpack("<q", struct.pack("<d", limit))
+    bits: int = struct.unpack("<q", struct.pack("<d", limit))[0]
     return bits - w.cast(magnitude(w, x), "bitcast", "i64")
 
 

@@ -16,8 +16,8 @@ from .rolled import Computed, Loop, Same, Source, Walking
 WEIGHT_POINT, WEIGHT_BATCH = 2_000, 20_000
 """Programs up to this weight have the functions of mathematics in place of their calls."""
 
-AGAIN, SETTLED = "again", int(__import__("os").environ.get("SETTLED","100"))
-"""The block where a piece is done again, and after how many lines it is asked whether it must."""
+AGAIN, SETTLED = "again", 100
+"""The block where a piece is done again, and after how many lines it is asked whether it must be."""
 
 
 class Ports:
@@ -144,13 +144,14 @@ class _Body:
         self.program = pieces
         self.contract = contract
         self.ports = ports
-
-    def piece(self, number: int, inline: bool, deferred: bool) -> Writer:
-        w = Writer(self.ports.lanes, self.contract, formula if inline else None, deferred)
-        program = self.program
-        here: dict[Value, Lane] = {}
         self.settled = 0
 
+    def piece(self, number: int, inline: bool, deferred: bool) -> Writer:
+        """The body of a piece, its functions of mathematics `inline`, their doubts `deferred`."""
+        w = Writer(self.ports.lanes, self.contract, formula if inline else None, deferred)
+        self.settled = 0
+        program = self.program
+        here: dict[Value, Lane] = {}
         def lane(value: Value) -> Lane:
             if value not in here:
                 here[value] = self._slot(w, value) if value in program.slots else self._input(w, value)

@@ -130,9 +130,9 @@ class Writer:
     """Instructions of one function body, and what it needs: declarations by name, and functions of `llvm_math` by name,
     kind and lanes. With `contract` LLVM may round a product and the sum that takes it once together.
 
-    With `formula` functions that it knows, by name and kind, are written in place of their calls, and what was computed
-    before is not computed again. With `deferred` the arguments that need another way are told by `doubt`, an i64 that is
-    negative for them, and get some value; else a branch takes that way.
+    With `formula` the functions that it knows, by name and kind, are written in place of their calls, and what was
+    computed before is not computed again. With `deferred` the arguments that need another way are told by `doubt`, an
+    i64 that is negative for them, and get some value; else a branch takes that way.
     """
 
     def __init__(self, lanes: int = 1, contract: bool = False,

@@ -133,6 +133,40 @@ def test_special_values_in_any_lane() -> None:
             assert np.array_equal(np.signbit(got)[~np.isnan(got)], np.signbit(want)[~np.isnan(got)])
 
 
+LOOPS = """
+def f(x: f64, y: f64):
+    for i in range(700):
+        x = sin(x * 1.25) + log(y) * 0.125
+        y = y * 0.875 + x * x
+    return x, y
+"""
+PIECES = "\n".join(["def f(x: f64, y: f64):", *(
+    f"    x = sin(x * {1 + i / 7}) + log(y) * {i / 900}\n    y = y * 0.875 + x * x" for i in range(300)), "    return x, y\n"])
+
+
+@pytest.mark.parametrize("text", [LOOPS, PIECES], ids=["loops", "pieces"])
+def test_what_is_done_again(text: str) -> None:
+    """Angles that are large, logarithms at their ends, in loops and in pieces: as the point alone, to the bit."""
+    f = native(text)
+    assert ".again(" in llvm_backend.emit_batch(f.graph)
+    x, y = points(40, 2).T.copy()
+    y = y ** 2
+    x[3], x[17], y[11], y[30], y[31] = 1e300, -3e9, 0.0, -1.0, 5e-324
+    found = f.batch(x, y)
+    for i in range(40):
+        np.testing.assert_array_equal([v[i] for v in found], f(x[i], y[i]))
+
+
+def test_exponentials_that_underflow() -> None:
+    """An instruction that scales, and two factors: the same bits."""
+    f = native("def f(x: f64):\n    return exp(x)")
+    ends = np.inf, -np.inf, np.nan, 1e9, -1e9
+    x = np.concatenate([np.linspace(-750, -700, 4001), np.linspace(700, 720, 801), ends])
+    np.testing.assert_array_equal(f.batch(x), [f(v) for v in x])
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(f.batch(x), np.exp(x), rtol=3e-16, atol=5e-324)
+
+
 @pytest.mark.parametrize(("arguments", "code"), [
     ((np.zeros(3), np.zeros(4)), "E0404"), ((np.zeros(3, np.float32), 1.0), "E0405"), ((np.zeros(3),), "E0401"),
     ((np.zeros((3, 3)),), "E0401"), ((np.zeros((3, 2)), np.zeros(3)), "E0404")])
