@@ -140,8 +140,9 @@ def f(x: f64, y: f64):
         y = y * 0.875 + x * x
     return x, y
 """
-PIECES = "\n".join(["def f(x: f64, y: f64):", *(
-    f"    x = sin(x * {1 + i / 7}) + log(y) * {i / 900}\n    y = y * 0.875 + x * x" for i in range(300)), "    return x, y\n"])
+PIECES = "\n".join(["def f(x: f64, y: f64):", *(f"""\
+    x = sin(x * {1 + i / 7}) + log(y) * {i / 900}
+    y = y * 0.875 + x * x""" for i in range(300)), "    return x, y", ""])
 
 
 @pytest.mark.parametrize("text", [LOOPS, PIECES], ids=["loops", "pieces"])
