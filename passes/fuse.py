@@ -58,7 +58,7 @@ class Part:
 
 def fuse(graph: Graph, *, least: float = 1.0, smallest: int = 0) -> Graph:
     """The program with regions in the place of all parts whose `gain` is at least `least`, and whose widest value takes
-    at least `smallest` bytes.
+    at least `smallest` bytes, and `least` times those of the sums over rows, to which every block adds.
 
     Equal parts share one body. Statistics of rows that the derivative can use (maxima, sums) become results. A
     `@scheduled` program is left alone.
@@ -66,8 +66,14 @@ def fuse(graph: Graph, *, least: float = 1.0, smallest: int = 0) -> Graph:
     if graph.scheduled:
         return graph
     chosen = [part for part in _Parts(graph, least).found()
-              if isinstance(part, Part) and any(v.type.bytes >= smallest for v in part.wide)]
+              if isinstance(part, Part) and max(v.type.bytes for v in part.wide) >= max(smallest, least * _sums(part))]
     return replaced(graph, chosen) if chosen else graph
+
+
+def _sums(part: Part) -> int:
+    """Bytes of the results that are sums over rows."""
+    rows = rows_of(part.body)
+    return sum(v.type.bytes for v in part.body.outputs if rows.summed(v))
 
 
 def refusals(graph: Graph) -> list[Refused]:

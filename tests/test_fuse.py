@@ -176,6 +176,14 @@ def test_scores_that_are_returned_are_stored() -> None:
     assert "is an output" in refusals(plain)[0].reason
 
 
+def test_what_gives_sums_as_large_as_it_spares_is_left_alone() -> None:
+    """Hidden units as rows: each block would add to all of the layer behind, which is as large as the hidden one."""
+    plain = simplify(parse("def f(W: f64[3, 4], U: f64[9, 3], *, X: f64[4, 50]):\n    return exp(U @ exp(W @ X))"))
+    assert fuse(plain, least=2.0) is plain
+    small = simplify(parse("def f(W: f64[9, 4], U: f64[2, 9], *, X: f64[4, 50]):\n    return exp(U @ exp(W @ X))"))
+    assert fuse(small, least=2.0) is not small
+
+
 def test_scheduled_programs_are_left_alone() -> None:
     plain = parse("@scheduled\n" + str(PROGRAMS["exp"]).lstrip())
     assert fuse(plain) is plain
