@@ -69,7 +69,7 @@ TARGETS = {"cpu": _CPU, "cuda": replace(_CPU, fusible=fusible, attends=torch_reg
 TARGET = TARGETS["cpu"]
 
 _TAKEN = {"torch", "threading", "SIZE", "DEVICE", "block", "run", "kept", "out", "outputs", "checks", "values", "tuple",
-          "zip", "map", "hasattr", "ENTRY", "inputs", "noted", "precision", "works", "done", "contextlib", "bool_",
+          "zip", "map", "hasattr", "ENTRY", "inputs", "noted", "settings", "works", "done", "contextlib", "bool_",
           "triton", "tl", "libdevice", *HELPERS, *triton_functions.HELPERS, *triton_kernels.ATTENTION}
 
 
@@ -122,28 +122,29 @@ def _head(module: _Module, source: str, tf32: bool) -> list[str]:
                   "begins 16 elements into it. Outputs keep the block; with out=, a sequence of tensors for the",
                   "outputs, these are written instead."]
     lines += ['"""', ""]
-    products = module.products
-    if products:
+    settings = module.settings
+    if settings:
         lines += ["import contextlib"]
     if module.keeps:
         lines += ["import threading"]
-    lines += [*([""] if products or module.keeps else []), "import torch"]
-    if products:
-        lines += ["", "", *_PRECISION.format(
-            backend="cuda" if module.device != "cpu" else "mkldnn", f32="tf32" if tf32 else "ieee").split("\n"), ""]
+    lines += [*([""] if settings or module.keeps else []), "import torch"]
+    if settings:
+        lines += ["", "", *_SETTINGS.format(
+            backend="cuda" if module.device != "cpu" else "mkldnn", f32="tf32" if tf32 else "ieee",
+            device=", torch.cuda.device(DEVICE)" if module.device != "cpu" else "").split("\n"), ""]
     return [*lines, *module.triton(), "", f'DEVICE = "{module.device}"']
 
 
-_PRECISION = '''\
+_SETTINGS = '''\
 @contextlib.contextmanager
-def precision():
+def settings():
     """Products of f32 in {f32}, sums of 16-bit products in f32, whatever the session has chosen; no autograd."""
     of, cuda = torch.backends.{backend}.matmul, torch.backends.cuda.matmul
     kept = of.fp32_precision, cuda.allow_bf16_reduced_precision_reduction, cuda.allow_fp16_reduced_precision_reduction
     of.fp32_precision = "{f32}"
     cuda.allow_bf16_reduced_precision_reduction = cuda.allow_fp16_reduced_precision_reduction = False
     try:
-        with torch.no_grad():
+        with torch.no_grad(){device}:
             yield
     finally:
         of.fp32_precision = kept[0]
@@ -171,8 +172,8 @@ class _Module:
         self.own = [v for v in graph.outputs if v not in over]
         self.results = listed(names, [over.get(v, v) for v in graph.outputs])
         self.keeps = placement is not None and device == "cpu"
-        self.products = any(_multiplies(n) for n in graph.nodes)
-        self.decorator = "@precision()" if self.products else "@torch.no_grad()"
+        self.settings = device != "cpu" or any(_multiplies(n) for n in graph.nodes)
+        self.decorator = "@settings()" if self.settings else "@torch.no_grad()"
         self.relative = False
 
     def constant(self, value: Constant) -> str:

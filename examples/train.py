@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -103,7 +102,7 @@ def main(path: Path, steps: int, stop: int | None, budget: str, optimizer: str, 
          measure: bool) -> None:
     """Train the lecture's transformer on the bytes of a text."""
     sizes = SIZES | dict(c.partition("=")[::2] for c in constants) | {"V": WORDS}
-    device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+    device = processes.own_device(device)
     graph = slpc.load(PROGRAM, **sizes)
     rank = processes.rank()
     console = Console(quiet=rank > 0)

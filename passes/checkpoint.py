@@ -29,6 +29,7 @@ from .donation import settled
 from .exact import exact
 from .legalize import legalize
 from .liveness import Lives, lives
+from .overlap import overlapped
 from .policies import POLICIES
 from .recompute import keeping
 from .regions import computed_again_inside
@@ -190,16 +191,16 @@ def plan(graph: Graph, target: Target, *, recompute_budget: float | None = None,
     _check(recompute_budget, policy, effort)
     seen = tasks(legalize(graph, target), target)
     if policy is not None or keep is not None:
-        order = POLICIES[policy](seen) if policy is not None else keeping(seen, _named(seen, keep or ""))
-        order = settled(seen, order) or order
-        return Plan(seen, tuple(order), None, None, policy or f"keep {keep}", effort, policy or "keep",
+        wanted = POLICIES[policy](seen) if policy is not None else keeping(seen, _named(seen, keep or ""))
+        return Plan(seen, tuple(settled(seen, wanted) or wanted), None, None, policy or f"keep {keep}", effort, policy or "keep",
                     time.perf_counter() - began)
     if graph.scheduled:
         return Plan(seen, seen.order, None, None, "scheduled", effort, "the program", time.perf_counter() - began)
     planner = Planner(seen, effort)
     budget = None if memory_limit is not None else recompute_budget or 0.0
     found = planner.within_memory(memory_limit) if memory_limit is not None else planner.within_budget(budget or 0.0)
-    return Plan(seen, found.order, budget, memory_limit, "", effort, found.by + planner.interrupted,
+    order = overlapped(seen, found.order, found.peak)
+    return Plan(seen, order, budget, memory_limit, "", effort, found.by + planner.interrupted,
                 time.perf_counter() - began, planner.marks, planner.proved(budget))
 
 
@@ -213,7 +214,8 @@ def curve(graph: Graph, target: Target, budgets: Sequence[float], *, effort: str
     for budget in sorted(budgets):
         began = time.perf_counter()
         found = planner.within_budget(budget)
-        plans.append(Plan(seen, found.order, budget, None, "", effort, found.by + planner.interrupted,
+        order = overlapped(seen, found.order, found.peak)
+        plans.append(Plan(seen, order, budget, None, "", effort, found.by + planner.interrupted,
                           time.perf_counter() - began, planner.marks, planner.proved(budget)))
     return plans
 

@@ -16,53 +16,66 @@ class Captured:
 
     def __init__(self, entry: Callable[..., tuple[Any, ...]], held: Sequence[int], donated: Collection[int]) -> None:
         self.entry, self.held, self.donated = entry, held, donated
+        self.verify: Any = getattr(entry, "verify", None)
         self.key: tuple[int, ...] | None = None
         self.graph: Any = None
         self.given: list[Any] = []
         self.found: tuple[Any, ...] = ()
         self.checks: list[Any] = []
 
-    def __call__(self, *inputs: Any) -> tuple[Any, ...]:
-        """Replay; IndexError where an index from data is out of range, which is read after the replay."""
+    def __call__(self, *inputs: Any, checks: list[Any] | None = None) -> tuple[Any, ...]:
+        """Replay; IndexError where an index from data is out of range, which is read after the replay. With `checks`
+        that is left to the caller, as with the emitted function."""
         key = tuple(inputs[i].data_ptr() for i in self.held)
         if key != self.key:
             self.key = None
-            self._record(inputs)
+            noted = self._record(inputs)
             self.key = key
             if self.donated:
-                return self.found
+                return self._checked(noted, checks)
         for i, given in enumerate(inputs):
             if i not in self.held:
                 self.given[i].copy_(given)
         self.graph.replay()
-        if self.checks:
-            self.entry.verify(self.checks)  # type: ignore[attr-defined]
+        return self._checked(self.checks, checks)
+
+    def _checked(self, noted: list[Any], checks: list[Any] | None) -> tuple[Any, ...]:
+        if checks is not None:
+            checks += noted
+        elif noted:
+            self.verify(noted)
         return self.found
 
-    def _record(self, inputs: tuple[Any, ...]) -> None:
+    def _record(self, inputs: tuple[Any, ...]) -> list[Any]:
         """Run once, so that libraries are loaded and kernels compiled, and then record. Where inputs are donated that
-        run is the call itself: what has been written over them is not there for another."""
+        run is the call itself: what has been written over them is not there for another. Returns what it noted of
+        indices."""
         import torch
 
         self.graph, self.found, self.checks = None, (), []
         self.given = [x if i in self.held else x.clone() for i, x in enumerate(inputs)]
         side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
+        noted: list[Any] = []
         with torch.cuda.stream(side):
-            ran = self.entry(*self.given)
+            ran = self._ran(noted)
             first = [x.clone() for x in self._new(ran)] if self.donated else []
             del ran
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
-        noted = {"checks": self.checks} if hasattr(self.entry, "verify") else {}
-        with torch.cuda.graph(graph, stream=side):  # the stream whose workspaces are there
-            self.found = self.entry(*self.given, **noted)
+        with torch.cuda.graph(graph, stream=side,  # the stream whose workspaces are there
+                              capture_error_mode="thread_local"):  # NCCL has a thread that asks the device meanwhile
+            self.found = self._ran(self.checks)
         self.graph = graph
         if self.donated:
             for result, x in zip(self._new(self.found), first, strict=True):
                 result.copy_(x)
+        return noted
+
+    def _ran(self, noted: list[Any]) -> tuple[Any, ...]:
+        return self.entry(*self.given, checks=noted) if self.verify is not None else self.entry(*self.given)
 
     def _new(self, results: Sequence[Any]) -> list[Any]:
         """Those results that lie in no donated input."""

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 from .function import no_torch
 from .ir.diagnostics import Diagnostic, SlpError
+
+WATCHDOG = 60.0
+"""Seconds after `timeout` at which torch itself ends a process that waits for another on a GPU."""
 
 
 def count(backend: str, device: str, timeout: float) -> int:
@@ -26,13 +31,49 @@ def count(backend: str, device: str, timeout: float) -> int:
     except ModuleNotFoundError:
         raise no_torch() from None
     if not distributed.is_initialized():
-        kind = "nccl" if device.startswith("cuda") else "gloo"
         try:
-            distributed.init_process_group(kind, timeout=timedelta(seconds=timeout))
+            _join(device, timeout)
         except (RuntimeError, ValueError) as error:
             raise gone(error) from None
         atexit.register(_leave)
     return started
+
+
+def _join(device: str, timeout: float) -> None:
+    import torch
+    from torch import distributed
+
+    if not device.startswith("cuda"):
+        distributed.init_process_group("gloo", timeout=timedelta(seconds=timeout))
+        return
+    torch.cuda.set_device(device)
+    distributed.init_process_group("nccl", timeout=timedelta(seconds=timeout + WATCHDOG),
+                                   device_id=torch.device(device))
+
+
+def own_device(device: str) -> str:
+    """The device of this process: "cuda" is the GPU that torchrun has numbered for it."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
+
+
+def settling(device: str, timeout: float) -> Callable[[], None]:
+    """A function that waits until a GPU has done what it was given. SlpError E0417, and the sums that wait are given
+    up, where that takes longer than `timeout` seconds: NCCL itself would wait for a process that is gone, and torch's
+    watchdog would end this one without a word to its user."""
+    import torch
+    from torch.distributed import distributed_c10d
+
+    def settle() -> None:
+        done: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record(torch.cuda.current_stream(device))
+        until = time.monotonic() + timeout
+        while not done.query():
+            if time.monotonic() > until:
+                distributed_c10d._abort_process_group()
+                raise gone(TimeoutError(f"no answer in {timeout:g} s"))
+            time.sleep(1e-4)
+
+    return settle
 
 
 def _leave() -> None:

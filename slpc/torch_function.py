@@ -35,10 +35,11 @@ class TensorFunction(Function):
 
     Inputs have exactly the dtype and shape of the program and lie row by row on its device; outputs are new tensors,
     or those of `out=`. Gradients of one call may share a block of memory, which lives as long as one of them. With
-    `running.graph` outputs are the same tensors at every call, which the next one overwrites.
+    `running.graph` outputs are the same tensors at every call, which the next one overwrites. Where there is a
+    `settle`, it is called when all has been launched and before anything is read from the device.
     """
 
-    __slots__ = ("_planned", "running")
+    __slots__ = ("_planned", "running", "settle")
 
     def __init__(self, graph: Graph, text: str, entry: Callable[..., tuple[Any, ...]], running: Running, planned: int,
                  **rest: Any) -> None:
@@ -50,6 +51,7 @@ class TensorFunction(Function):
         super().__init__(graph, text, entry, **rest)
         self.running = running
         self._planned = planned
+        self.settle: Callable[[], None] | None = None
         self._plain = False
 
     def buffers(self) -> dict[str, Any]:
@@ -131,7 +133,15 @@ class TensorFunction(Function):
             self._check_room()
             self._roomy = True
         try:
-            return self._entry(*ready, **out)
+            if self.settle is None:
+                return self._entry(*ready, **out)
+            verify = getattr(self._entry, "verify", None)
+            noted: list[Any] = []
+            found = self._entry(*ready, **out, **({"checks": noted} if verify else {}))
+            self.settle()
+            if verify:
+                verify(noted)
+            return found
         except IndexError as error:
             raise self._out_of_range(error) from None
 

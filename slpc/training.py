@@ -12,6 +12,7 @@ from .function import Function, build
 from .ir.diagnostics import Diagnostic, SlpError, near
 from .ir.graph import Graph
 from .passes.update import Step, training_step
+from .torch_function import TensorFunction
 
 if TYPE_CHECKING:
     from .passes.checkpoint import Plan
@@ -50,6 +51,7 @@ def train_step(program: api.Source, /, optimizer: str = "adamw", *, rate: float 
                                   "the first output of the program is its loss; take a sum or a mean", source.file))
     if not (isinstance(micro_batches, int) and micro_batches >= 1):
         raise SlpError(Diagnostic("E0411", f"micro_batches={micro_batches!r} is none", "a batch has 1 or more parts"))
+    device = several.own_device(device) if device is not None else None
     joined = several.count(backend, device or "cpu", timeout) if processes is None else processes
     gradient = api.adjoint(source, wrt, fused=api.fusion(fuse, backend, device))
     phases = ["whole"] if micro_batches == 1 else ["first", *["more"] * (micro_batches - 2), "last"]
@@ -64,6 +66,8 @@ def train_step(program: api.Source, /, optimizer: str = "adamw", *, rate: float 
                                  effort=effort, policy=policy, device=device or "cpu")
             function = build(plan.graph, values=len(step.values), backend=backend, running=running)
             function.plan = plan
+            if joined > 1 and isinstance(function, TensorFunction) and function.running.device != "cpu":
+                function.settle = several.settling(function.running.device, timeout)
             made[phase] = step, function
     return TrainStep(source, optimizer, [made[phase] for phase in phases], _begun(source, parameters or {}, seed), rate,
                      joined)

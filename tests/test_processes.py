@@ -14,11 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import slpc
+from slpc import processes
 from slpc.ir.collectives import wire_bytes
 from slpc.ir.diagnostics import SlpError
+from slpc.ir.graph import buffer
 from slpc.ir.verify import VerificationError, verify
+from slpc.passes import checkpoint
 from slpc.passes.parallel import data_parallel
 from slpc.passes.update import training_step
 
@@ -33,7 +37,8 @@ import slpc
 rank, mode = int(os.environ["RANK"]), sys.argv[1]
 graph = slpc.load({program!r}, B=2, **{sizes!r})
 rng = np.random.default_rng(0)
-step = slpc.train_step(graph, "adamw", rate=0.01, backend="torch", seed=rank, timeout=8, clip=0.5)
+step = slpc.train_step(graph, "adamw", rate=0.01, backend="torch", seed=rank, timeout=8, clip=0.5, device="{device}",
+                       deterministic=True)
 for at in range(4):
     tokens = rng.integers(0, 32, (4, 17))
     mine = tokens[2 * rank:2 * rank + 2]
@@ -56,19 +61,24 @@ def port() -> str:
         return str(found.getsockname()[1])
 
 
-def started(folder: Path, mode: str) -> list[subprocess.Popen[str]]:
+DEVICES = ["cpu", pytest.param("cuda", marks=[
+    pytest.mark.cuda, pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch sees no two CUDA devices")])]
+
+
+def started(folder: Path, mode: str, device: str) -> list[subprocess.Popen[str]]:
     """Two processes, as torchrun starts them."""
     common = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port(), "OMP_NUM_THREADS": "1"}
-    text = WORKER.format(program=TRANSFORMER, sizes=SIZES)
+    text = WORKER.format(program=TRANSFORMER, sizes=SIZES, device=device)
     return [subprocess.Popen([sys.executable, "-c", text, mode], cwd=folder, text=True, stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
             for rank in range(2)]
 
 
-def test_two_processes_are_one_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_two_processes_are_one_batch(tmp_path: Path, device: str) -> None:
     """The losses and parameters of the doubled batch to rounding, and the same bits on both."""
     said = []
-    for process in started(tmp_path, "runs"):
+    for process in started(tmp_path, "runs", device):
         out, err = process.communicate(timeout=100)
         assert process.returncode == 0, err
         said.append(out.split())
@@ -84,10 +94,11 @@ def test_two_processes_are_one_batch(tmp_path: Path) -> None:
         np.testing.assert_allclose(saved[0][name], array, rtol=1e-8, atol=1e-11)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("mode", ["dies", "hangs"])
-def test_a_process_that_is_gone_ends_the_other(tmp_path: Path, mode: str) -> None:
+def test_a_process_that_is_gone_ends_the_other(tmp_path: Path, mode: str, device: str) -> None:
     began = time.monotonic()
-    first, second = started(tmp_path, mode)
+    first, second = started(tmp_path, mode, device)
     out, err = first.communicate(timeout=90)
     second.send_signal(signal.SIGKILL)
     second.communicate()
@@ -112,6 +123,28 @@ def test_the_plan_knows_the_sums() -> None:
     assert wire_bytes(four) == (parameters + 8) * 3 // 2
 
 
+@pytest.mark.parametrize("budget", [0.0, 0.1, 0.6])
+def test_a_plan_computes_while_sums_are_on_the_wire(budget: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is begun right behind its gradient, and most are waited for behind the beginning of the next, in no more
+    memory alive than before."""
+    gradient = slpc.adjoint(slpc.load(TRANSFORMER, B=4, **(SIZES | {"L": 4, "T": 32})))
+    step = training_step(gradient, "adamw", processes=2).graph
+    made = slpc.plan(step, recompute_budget=budget, effort="quick", backend="torch")
+    monkeypatch.setattr(checkpoint, "overlapped", lambda tasks, order, peak: order)
+    plain = slpc.plan(step, recompute_budget=budget, effort="quick", backend="torch")
+    assert made.lives.peak == plain.lives.peak and made.peak_bytes <= 1.02 * plain.peak_bytes
+    overlaps = []
+    for plan in (plain, made):
+        nodes = [n for n in verify(plan.graph).nodes if not n.op.view]
+        place = {v: at for at, n in enumerate(nodes) for v in n.results}
+        begun = [n.result for n in nodes if n.op.name == "all_reduce"]
+        waits = {n.operands[0]: place[n.result] for n in nodes if n.op.name == "wait"}
+        arrays = [v for v in begun if v.shape]
+        overlaps.append(sum(waits[a] > place[b] for a, b in pairwise(arrays)))
+    assert all(place[v] - place[buffer(v.node.operands[0])] == 1 for v in begun)
+    assert overlaps[1] >= overlaps[0] and overlaps[1] >= 0.75 * (len(arrays) - 1), overlaps
+
+
 def test_gradients_without_an_update() -> None:
     gradient = slpc.adjoint(slpc.load(TRANSFORMER, B=2, **SIZES))
     made = verify(data_parallel(gradient, 2))
@@ -129,6 +162,23 @@ def test_one_process_has_nothing_to_sum() -> None:
         np.testing.assert_allclose(np.asarray(grads["x"]), 2 * x)
     many = verify(slpc.adjoint(slpc.parse(str(graph).replace("processes=1", "processes=3"))))
     assert [n.op.name for n in many.nodes].count("all_reduce") == 2
+
+
+def test_what_waits_for_a_gpu_does_so_before_anything_is_read() -> None:
+    f = slpc.compile(slpc.parse("def f(w: f64[3], *, i: i64[2]):\n    return sum(w[i])\n"), backend="torch")
+    seen = []
+    f.settle = lambda: seen.append(1)
+    assert float(f(torch.ones(3, dtype=torch.float64), torch.tensor([0, 2]))) == 2.0 and seen == [1]
+    with pytest.raises(SlpError) as caught:
+        f(torch.ones(3, dtype=torch.float64), torch.tensor([0, 3]))
+    assert caught.value.code == "E0406" and seen == [1, 1]
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert processes.own_device("cuda") == "cuda"
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert [processes.own_device(d) for d in ("cuda", "cuda:1", "cpu")] == ["cuda:3", "cuda:1", "cpu"]
 
 
 def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
