@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..ir.graph import Graph, Node, Value, buffer
@@ -77,6 +77,13 @@ def within_outputs(graph: Graph, placement: Placement, scalars: bool = False) ->
             if (v.shape or scalars) and heir in given:
                 given[v] = heir
     return given
+
+
+def likely_size(seen: Tasks, order: Sequence[int]) -> int:
+    """Bytes of an arena for an order of tasks as first fit has it; `place` may find a smaller one."""
+    alive = lives(seen, order)
+    units, _, _ = _units(seen, alive)
+    return packing.size(units, packing.pack(units, seen.target.alignment, alive.peak, quick=True))
 
 
 def _units(seen: Tasks, alive: Lives) -> tuple[list[list[Part]], list[tuple[int, int]], dict[int, int]]:

@@ -47,6 +47,10 @@ rows and a quarter of the bytes do."""
 MOST, FEWEST = 1 << 22, 16
 """Bytes of the largest value of a block, before it has fewer rows than the target wants; and the fewest that it has."""
 
+SHRUNK, SHORT = 16, 32
+"""Where memory is short, a block's largest value takes down to this share of what the target wants, and a block has no
+fewer rows than that: below, loops and products of few rows cost more than the bytes are worth."""
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -224,8 +228,8 @@ def _cut_columns(stretches: Sequence[Stretch], columns: Columns) -> Iterator[Str
 def _fitting(rows: Rows, target: Target) -> tuple[int, ...]:
     """Sizes at which the largest value takes the target's bytes: as many rows as fit, but no fewer than it wants unless
     these take more than `MOST`, and then as many of the axes before, if all rows do."""
-    largest = max((v.type.bytes for v in rows.cut if rows.rowed(v) and not isinstance(v, Constant)), default=1)
-    left, most = (max(1, size * math.prod(rows.lengths) // max(1, largest)) for size in (target.block_bytes, MOST))
+    left, most = (max(1, size * math.prod(rows.lengths) // max(1, _largest(rows)))
+                  for size in (target.block_bytes, MOST))
     sums = sum(v.type.bytes for v in rows.body.outputs if rows.summed(v))
     fewest = min(target.fewest_rows, max(most, FEWEST))
     if 0 < sums <= SUMS and target.accumulates is not no_node:
@@ -236,6 +240,34 @@ def _fitting(rows: Rows, target: Target) -> tuple[int, ...]:
         sizes.append(_even(n, size))
         left = left // n if size == n else 1
     return tuple(reversed(sizes))
+
+
+def _largest(rows: Rows) -> int:
+    """Bytes of the largest value that is cut, all blocks together."""
+    return max((v.type.bytes for v in rows.cut if rows.rowed(v) and not isinstance(v, Constant)), default=1)
+
+
+def by_blocks(node: Node, target: Target) -> bool:
+    """Is it a region that the target runs by blocks?"""
+    return node.op.name == "region" and target.regions and not (
+        target.serves is not None and target.serves(node.attributes["body"]))
+
+
+def choices(body: Graph, target: Target) -> list[tuple[int, ...]]:
+    """Sizes of blocks that a body may be run by: first the one that suits the target's caches, then each of half as
+    much, which cuts the outer axes first, down to what is worth its loop. One alone where the body says its rows."""
+    rows = rows_of(body)
+    size = rows.sizes(body.rows) if body.rows else _fitting(rows, target)
+    found = [size]
+    least = max(1, target.block_bytes // SHRUNK * math.prod(rows.lengths) // max(1, _largest(rows)))
+    while not body.rows:
+        at = next((k for k, n in enumerate(size) if n > 1), len(size) - 1)
+        half = _even(rows.lengths[at], -(-size[at] // 2))
+        size = (*size[:at], half, *size[at + 1:])
+        if size == found[-1] or math.prod(size) < least or (at == len(size) - 1 and half < SHORT):
+            break
+        found.append(size)
+    return found
 
 
 def _even(n: int, size: int) -> int:

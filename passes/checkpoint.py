@@ -13,7 +13,7 @@ import math
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib.util import find_spec
 
@@ -21,7 +21,8 @@ from ..ir.collectives import wire_bytes
 from ..ir.diagnostics import Fault, near
 from ..ir.graph import Graph
 from ..ir.target import Target
-from .arena import Placement, place
+from .arena import Placement, likely_size, place
+from .block_sizes import Blocking, BlockSizes
 from .bounds import Bound, lower_bound
 from .chain import Programme
 from .contract import contract
@@ -30,6 +31,7 @@ from .exact import exact
 from .legalize import legalize
 from .liveness import Lives, lives
 from .overlap import overlapped
+from .packing import CLOSE
 from .policies import POLICIES
 from .recompute import keeping
 from .regions import computed_again_inside
@@ -53,6 +55,8 @@ EFFORTS = {"quick": 1, "default": 2, "proof": 6}
 SOLVED = {"quick": 0, "default": 32, "proof": 80}
 """Programs of up to so many tasks are also given to the solver (`passes.exact`), where OR-tools is installed. Those of
 so many after contraction are given to it for their order alone, which takes it seconds."""
+SHARES = (1.0, 0.75, 0.5, 0.25)
+"""Larger blocks take what is free beside them, or this share of it where an arena has no place for so much."""
 ASKED = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0, math.inf)
 """It is asked at these rungs of the ladder."""
 
@@ -81,6 +85,10 @@ class Plan:
     seconds: float
     marks: tuple[Mark, ...] = field(default=())
     solver_bound: int = 0
+    smallest: Tasks | None = None
+    """The same tasks with the smallest blocks of every region, which the bound is of; None where that is no other."""
+    blocks: tuple[Blocking, ...] = ()
+    """The blocks of those regions of which there was a choice."""
 
     def __repr__(self) -> str:
         return (f"<slpc.Plan of {self.tasks.graph.name}: peak {self.peak_bytes} bytes, "
@@ -125,7 +133,7 @@ class Plan:
     def bound(self) -> Bound:
         """A lower bound on the peak of every order that recomputes no more than the budget (or than this plan)."""
         budget = self.budget if self.budget is not None else self.recompute_fraction
-        return lower_bound(self.tasks, budget, self.effort, self.lives.peak)
+        return lower_bound(self.smallest or self.tasks, budget, self.effort, self.lives.peak)
 
     @property
     def lower_bound_bytes(self) -> int:
@@ -189,24 +197,29 @@ def plan(graph: Graph, target: Target, *, recompute_budget: float | None = None,
     """
     began = time.perf_counter()
     _check(recompute_budget, policy, effort)
-    seen = tasks(legalize(graph, target), target)
+    legal = legalize(graph, target)
+    if graph.scheduled:
+        seen = tasks(legal, target)
+        return Plan(seen, seen.order, None, None, "scheduled", effort, "the program", time.perf_counter() - began)
+    sizes = BlockSizes(legal, target)
+    seen = sizes.least
     if policy is not None or keep is not None:
         wanted = POLICIES[policy](seen) if policy is not None else keeping(seen, _named(seen, keep or ""))
-        return Plan(seen, tuple(settled(seen, wanted) or wanted), None, None, policy or f"keep {keep}", effort, policy or "keep",
-                    time.perf_counter() - began)
-    if graph.scheduled:
-        return Plan(seen, seen.order, None, None, "scheduled", effort, "the program", time.perf_counter() - began)
+        order = tuple(settled(seen, wanted) or wanted)
+        return _by_blocks(Plan(seen, order, None, None, policy or f"keep {keep}", effort, policy or "keep", 0.0,
+                               smallest=seen), sizes, began)
     planner = Planner(seen, effort)
     budget = None if memory_limit is not None else recompute_budget or 0.0
     found = planner.within_memory(memory_limit) if memory_limit is not None else planner.within_budget(budget or 0.0)
     order = overlapped(seen, found.order, found.peak)
-    return Plan(seen, order, budget, memory_limit, "", effort, found.by + planner.interrupted,
-                time.perf_counter() - began, planner.marks, planner.proved(budget))
+    return _by_blocks(Plan(seen, order, budget, memory_limit, "", effort, found.by + planner.interrupted, 0.0,
+                           planner.marks, planner.proved(budget), seen), sizes, began)
 
 
 def curve(graph: Graph, target: Target, budgets: Sequence[float], *, effort: str = "default") -> list[Plan]:
     """A plan for each budget, in increasing order; the peaks fall or stay."""
-    seen = tasks(legalize(graph, target), target)
+    sizes = BlockSizes(legalize(graph, target), target)
+    seen = sizes.least
     for budget in budgets:
         _check(budget, None, effort)
     planner = Planner(seen, effort)
@@ -215,9 +228,29 @@ def curve(graph: Graph, target: Target, budgets: Sequence[float], *, effort: str
         began = time.perf_counter()
         found = planner.within_budget(budget)
         order = overlapped(seen, found.order, found.peak)
-        plans.append(Plan(seen, order, budget, None, "", effort, found.by + planner.interrupted,
-                          time.perf_counter() - began, planner.marks, planner.proved(budget)))
+        plans.append(_by_blocks(Plan(seen, order, budget, None, "", effort, found.by + planner.interrupted, 0.0,
+                                     planner.marks, planner.proved(budget), seen), sizes, began))
     return plans
+
+
+def _by_blocks(small: Plan, sizes: BlockSizes, began: float) -> Plan:
+    """A plan whose blocks are the smallest, with the largest that do not raise its peak, or that fit into its memory,
+    and do not take what is computed again beyond its budget."""
+    found = replace(small, seconds=time.perf_counter() - began)
+    if not sizes.run_by:
+        return found
+    limit = small.lives.peak if small.memory_limit is None else small.memory_limit - small.outside_bytes
+    most = limit * (CLOSE if small.memory_limit is None else 1.0)
+    best = likely_size(small.tasks, small.order), replace(found, blocks=sizes.chosen(small.tasks))
+    for share in SHARES:
+        seen = sizes.within(small.order, limit, share)
+        larger = replace(found, tasks=seen, blocks=sizes.chosen(seen))
+        if larger.lives.peak <= limit and (small.budget is None or larger.recompute_fraction <= small.budget):
+            size = likely_size(seen, small.order)
+            if size <= most:
+                return larger
+            best = min(best, (size, larger), key=lambda pair: pair[0])
+    return best[1]
 
 
 def _check(budget: float | None, policy: str | None, effort: str) -> None:

@@ -24,7 +24,7 @@ outputs that lie lowest."""
 SOLVABLE = 200
 """The solver is asked about so many units at the most, for so much of its deterministic time:"""
 SOLVER_TIME = 2.0
-SOLVER_CONFLICTS = 2000
+SOLVER_CONFLICTS = 1000
 """And for so many conflicts, of some milliseconds each, which that clock counts at next to nothing here."""
 CLOSE = 1.01
 """A packing within this factor of the live peak is good enough."""
@@ -48,9 +48,9 @@ Unit = Sequence[Part]
 """What is placed as one: a value with all those whose memory it takes over, or a workspace. The first part is whole."""
 
 
-def pack(units: Sequence[Unit], alignment: int, goal: int, kept: Container[int] = ()) -> list[int]:
+def pack(units: Sequence[Unit], alignment: int, goal: int, kept: Container[int] = (), quick: bool = False) -> list[int]:
     """An offset for each unit. `goal` is the live peak: a packing of that size is not improved on. The same for the
-    same units every time.
+    same units every time. With `quick` it is what first fit finds at once.
 
     Units in `kept` lie lowest where that takes hardly more, so that the rest of the block can be given back behind
     them.
@@ -59,10 +59,12 @@ def pack(units: Sequence[Unit], alignment: int, goal: int, kept: Container[int] 
     if len(units) > FEW or size(units, by_time) == 0:
         return by_time
     search = _Search(units, alignment, goal)
-    low = search.best([search.with_lowest(kept)], WORK // 4)
+    low = search.best([search.with_lowest(kept)], 0 if quick else WORK // 4)
     if size(units, low) <= goal * CLOSE:
         return low
     best = min(by_time, search.best(search.orders(), 0), key=lambda offsets: size(units, offsets))
+    if quick:
+        return best
     if size(units, best) > goal * CLOSE:
         best = min(best, _solved(units, alignment, int(goal * CLOSE)) or best, key=lambda offsets: size(units, offsets))
     if size(units, best) > goal * PROMISED:

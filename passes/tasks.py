@@ -118,11 +118,10 @@ def tasks(graph: Graph, target: Target, inlined: Collection[Node] = (), outside:
 def _needs(node: Node, target: Target) -> tuple[int, int]:
     """Flops of one run of an operation, and the bytes that it needs beside operands and results: of a region that runs
     by blocks, the flops of all blocks, of the columns that each sees, and what one of them needs."""
-    if node.op.name != "region" or not target.regions or (
-            target.serves is not None and target.serves(node.attributes["body"])):
-        return node.flops, target.workspace(node)
-    from .blocks import blocks
+    from .blocks import blocks, by_blocks
 
+    if not by_blocks(node, target):
+        return node.flops, target.workspace(node)
     found = blocks(node, target)
     return found.flops, found.workspace
 

@@ -63,8 +63,9 @@ def fusion(command: _Command) -> _Command:
     def fusing(*args: Any, no_fuse: bool, by_samples: bool, **named: Any) -> Any:
         return command(*args, fuse="batch" if by_samples else not no_fuse, **named)
 
-    made = click.option("--by-samples", is_flag=True,
-                        help="Run a program that is a sum over samples forward and backward by blocks of these.")(fusing)
+    made = click.option(
+        "--by-samples", is_flag=True,
+        help="Run a program that is a sum over samples forward and backward by blocks of these.")(fusing)
     return cast(_Command, click.option(
         "--no-fuse", is_flag=True,
         help="Store attention's scores and the like whole, instead of working by blocks of rows.")(made))

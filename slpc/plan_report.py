@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from . import report
 from .ir.graph import Value
 from .memory import human
+from .passes.block_sizes import Blocking
 from .passes.checkpoint import Plan
 from .units import decimal
 
@@ -85,10 +86,30 @@ def _facts(plan: Plan, measured: int | None) -> Iterable[tuple[str, str]]:
     if plan.region_flops:
         yield "", f"{decimal(plan.region_flops, 'flop')} more inside regions"
     inputs = plan.tasks.graph.inputs
+    smaller = [b for b in plan.blocks if b.smaller]
+    for at, each in enumerate(smaller[:LARGEST]):
+        yield "" if at else "blocks", f"{each.region}: {blocking(each)}"
+    if len(smaller) > LARGEST:
+        yield "", f"{len(smaller) - LARGEST} other regions by smaller blocks too"
     if plan.wire_bytes:
         yield "wire", f"{human(plan.wire_bytes)} from each process to the others"
     yield "inputs", f"{human(sum(v.type.bytes for v in inputs))}, not counted in the peak"
     yield "found by", f"{plan.found_by}, in {plan.seconds:.1f} s"
+
+
+def blocking(chosen: Blocking) -> str:
+    """By what blocks a region runs, and why."""
+    by = f"by {_rows(chosen.size)}, {human(chosen.workspace)}"
+    if not chosen.smaller:
+        return f"{by}, which suits the caches and fits beside what is alive"
+    return (f"{by}; {_rows(chosen.suited)} would suit the caches, but the {human(chosen.suited_workspace)} that they "
+            "need are not free beside what is alive")
+
+
+def _rows(size: Sequence[int]) -> str:
+    """The size of a block; leading axes of which it has one are left out."""
+    first = next((k for k, n in enumerate(size[:-1]) if n > 1), len(size) - 1)
+    return " x ".join(map(str, size[first:])) + f" row{'s' if size[-1] != 1 else ''}"
 
 
 def _scope(plan: Plan) -> str:
@@ -179,6 +200,8 @@ def as_json(plan: Plan, measured: int | None = None) -> dict[str, Any]:
         "recompute_fraction": plan.recompute_fraction, "region_flops": plan.region_flops,
         "wire_bytes": plan.wire_bytes,
         "budget": plan.budget, "memory_limit": plan.memory_limit, "policy": plan.policy,
+        "blocks": [{"region": b.region, "rows": list(b.size), "workspace_bytes": b.workspace,
+                    "suited_rows": list(b.suited), "suited_bytes": b.suited_workspace} for b in plan.blocks],
         "kept": list(plan.kept), "steps": len(plan.order), "found_by": plan.found_by, "seconds": plan.seconds,
         "peak_step": plan.lives.peak_step + 1 if plan.order else 0,
         "alive_at_peak": [{"name": a.name, "bytes": a.bytes, "type": str(a.value.type),

@@ -15,6 +15,7 @@ from .passes.alternatives import computed_again, held
 from .passes.checkpoint import Plan
 from .passes.donation import settled
 from .passes.liveness import lives
+from .plan_report import blocking
 from .units import decimal
 
 
@@ -54,6 +55,8 @@ class Reason:
     alternative: Alternative | None
     stored: str = ""
     """Why a value that makes rows wide, as scores do, is stored whole and not computed by blocks of rows."""
+    blocks: str = ""
+    """Of what a region makes: by what blocks, and why by these."""
 
     def as_json(self) -> dict[str, Any]:
         """The stable fields of `slpc why --json`."""
@@ -66,7 +69,7 @@ class Reason:
                 "steps": len(self.plan.order), "peak_bytes": self.plan.lives.peak,
                 "peak_step": self.plan.lives.peak_step + 1 if self.plan.order else 0,
                 "alternative": asdict(self.alternative) if self.alternative is not None else None,
-                "not_fused": self.stored or None}
+                "not_fused": self.stored or None, "blocks": self.blocks or None}
 
     def show(self) -> None:
         """The same in words."""
@@ -80,6 +83,8 @@ class Reason:
         share = self.flops / plan.forward_flops if plan.forward_flops else 0.0
         rows = [["computed", f"by {_operation(value)} of {', '.join(self.operands) or 'nothing'}: "
                              f"{decimal(self.flops, 'flop')}, {share:.2%} of the forward pass"]]
+        if self.blocks:
+            rows.append(["blocks", self.blocks])
         for life in self.lives:
             count = f"{life.reads} step{'s' if life.reads != 1 else ''}"
             alive = f"alive from step {life.first} to {life.last} of {len(plan.order)}, read by {count}"
@@ -92,14 +97,18 @@ class Reason:
 
 def reason(plan: Plan, name: str, stopped: Mapping[str, str] = MappingProxyType({})) -> Reason:
     """What the plan does with the value of that name; Fault E0608 if the program has none. `x_r1` means `x`. `stopped`
-    says by name why values were not fused (`passes.fuse.refusals`)."""
+    says by name why values were not fused (`passes.fuse.refusals`). The name of a region means what it makes first."""
     found = _reason(plan, name)
-    return replace(found, stored=stopped.get(found.value.name, ""))
+    made = buffer(found.value).node
+    region = made.attributes["body"].name if made is not None and made.op.name == "region" else ""
+    blocks = next((blocking(b) for b in plan.blocks if b.region == region), "")
+    return replace(found, stored=stopped.get(found.value.name, ""), blocks=blocks)
 
 
 def _reason(plan: Plan, name: str) -> Reason:
     graph = plan.tasks.graph
-    known = {v.name: v for v in graph.values()}
+    known = {n.attributes["body"].name: n.results[0] for n in graph.nodes if n.op.name == "region"}
+    known |= {v.name: v for v in graph.values()}
     value = known.get(name) or known.get(_without_run(name))
     if value is None:
         for body in graph.regions():

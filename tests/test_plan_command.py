@@ -23,7 +23,7 @@ from slpc.passes.tasks import Tasks, tasks
 PROGRAMS = Path(__file__).parent.parent / "programs"
 MLP = [str(PROGRAMS / "mlp.slp"), "-D", "d=24", "-D", "m=40"]
 FIELDS = {"peak_bytes", "lower_bound_bytes", "gap", "proven", "keep_all_bytes", "recompute_flops", "forward_flops",
-          "recompute_fraction", "budget", "kept", "region_flops", "seconds", "measured_bytes"}
+          "recompute_fraction", "budget", "kept", "region_flops", "blocks", "seconds", "measured_bytes"}
 
 
 def invoke(*words: str) -> Result:

@@ -1,0 +1,115 @@
+"""Block sizes chosen with the plan: for the caches where memory is free, smaller where a region is at the peak."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy
+import pytest
+
+import slpc
+from slpc import function, measuring, plan_report, planning, reasons, samples
+from slpc.backends.numpy_backend import TARGET
+from slpc.ir.graph import Graph
+from slpc.ir.parse import parse
+from slpc.passes.block_sizes import BlockSizes
+from slpc.passes.blocks import choices
+from slpc.passes.checkpoint import Plan
+from slpc.passes.legalize import legalize
+
+LAYERS = """
+T, d = {T}, 24
+
+@tile({rows})
+def attend(q, k, v):
+    i, j = arange(T)[:, None], arange(T)[None, :]
+    return softmax(where(j <= i, q @ k.T, -inf)) @ v
+
+def f(X: f32[T, d] = normal(0, 1), W: f32[3, d, d] = normal(0, 0.1), *, Y: f32[T, d] = normal(0, 1)):
+    for l in range(3):
+        X = X + attend(X @ W[0], X @ W[1], X @ W[2])
+    return sum(Y * X)
+"""
+
+
+def gradient(rows: str = "", T: int = 384) -> Graph:
+    return slpc.adjoint(parse(LAYERS.format(T=T, rows=rows)))
+
+
+def test_smaller_where_a_region_is_at_the_peak() -> None:
+    plan = planning.plan(gradient(), recompute_budget=0.0, effort="quick")
+    _, backward = plan.blocks
+    assert backward.smaller and backward.workspace < backward.suited_workspace
+    step = plan.lives.peak_step
+    assert plan.tasks.nodes[plan.order[step]].op.name == "region"
+    larger = planning.plan(gradient("rows=384"), recompute_budget=0.0, effort="quick")
+    assert plan.peak_bytes <= larger.peak_bytes - 0.5 * (backward.suited_workspace - backward.workspace)
+    assert "would suit the caches" in plan_report.blocking(backward)
+    assert f"by {backward.size[-1]} rows" in reasons.reason(plan, backward.region).blocks
+
+
+def test_for_the_caches_where_memory_is_free() -> None:
+    plan = planning.plan(gradient(), memory="1GiB", effort="quick")
+    assert plan.blocks and not any(b.smaller for b in plan.blocks)
+    assert plan.recompute_flops == 0
+    assert "suits the caches" in plan_report.blocking(plan.blocks[0])
+
+
+def test_a_limit_between_takes_blocks_between() -> None:
+    """As large as the limit lets them be, and what is computed again does not grow for it."""
+    graph = gradient(T=256)
+    tight = planning.plan(graph, recompute_budget=0.0, effort="quick")
+    free = planning.plan(graph, memory="1GiB", effort="quick")
+    limit = (tight.peak_bytes + free.peak_bytes) // 2
+    between = planning.plan(graph, memory=limit, effort="quick")
+    assert tight.peak_bytes < between.peak_bytes <= limit < free.peak_bytes
+    assert between.recompute_flops == 0
+    sizes = [max(b.workspace for b in plan.blocks) for plan in (tight, between, free)]
+    assert sizes[0] < sizes[1] < sizes[2]
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.2, 1.0])
+def test_predicted_is_measured(budget: float) -> None:
+    plan = planning.plan(gradient(), recompute_budget=budget, effort="quick")
+    measured = measuring.peak_bytes(plan)
+    assert abs(measured - plan.peak_bytes) <= max(0.01 * plan.peak_bytes, 65536)
+    assert plan.lower_bound_bytes <= plan.lives.peak <= plan.peak_bytes
+    assert plan.recompute_fraction <= budget
+
+
+def values(graph: Graph) -> list[bytes]:
+    run = function.build(graph, values=len(graph.outputs))
+    return [numpy.asarray(x).tobytes() for x in run.flat(**samples.draw(graph, 1))]
+
+
+def test_a_plan_has_the_bits_of_the_program_with_the_same_blocks() -> None:
+    """Whatever is computed again, and in whatever order."""
+    graph = legalize(gradient(), TARGET)
+    plan = planning.plan(graph, recompute_budget=1.0, effort="quick")
+    assert plan.recompute_flops and any(b.smaller for b in plan.blocks)
+    assert values(plan.graph) == values(plan.tasks.graph)
+    assert values(parse(str(plan.graph))) == values(plan.graph)
+
+
+def test_what_a_person_wrote_is_left() -> None:
+    plan = planning.plan(gradient("rows=100"), recompute_budget=0.0, effort="quick")
+    assert plan.blocks == ()
+    assert {body.rows for body in plan.graph.regions()} == {(100,)}
+
+
+def test_choices_go_down_by_halves() -> None:
+    graph = legalize(gradient(T=2000), TARGET)
+    for body in graph.regions():
+        sizes = choices(body, TARGET)
+        assert len(sizes) > 1
+        assert all(small[0] < large[0] for large, small in pairwise(sizes))
+        assert sizes[-1][0] >= 32
+    own = BlockSizes(graph, replace(TARGET, regions=False))
+    assert own.run_by == {}
+
+
+def test_more_budget_has_no_more_memory() -> None:
+    plans: list[Plan] = planning.curve(gradient(), (0, 0.1, 0.3, 1), effort="quick")
+    peaks = [plan.lives.peak for plan in plans]
+    assert peaks == sorted(peaks, reverse=True)
