@@ -198,7 +198,7 @@ def plan(graph: Graph, target: Target, *, recompute_budget: float | None = None,
     began = time.perf_counter()
     _check(recompute_budget, policy, effort)
     legal = legalize(graph, target)
-    if graph.scheduled:
+    if graph.scheduled and policy is None and keep is None:
         seen = tasks(legal, target)
         return Plan(seen, seen.order, None, None, "scheduled", effort, "the program", time.perf_counter() - began)
     sizes = BlockSizes(legal, target)
