@@ -24,17 +24,13 @@ from .llvm_lowering import lowered
 from .llvm_module import module
 from .llvm_program import Columns, Ports, functions, latency_bound
 from .llvm_target import TARGET
-from .pieces import Pieces
+from .pieces import ROLL, Pieces
 from .records import Field, head, layout_of, read_head
 
 __all__ = ["TARGET", "Program", "emit", "emit_batch", "load", "lowered"]
 
-ROLL, ROLL_BATCH = 300, 1_500
-"""Operations that an unrolled loop must save to be a loop again: straight code keeps more in registers, which a batch
-feels."""
-
-PIECE_BATCH = 1_000
-"""Operations in one function of a batch."""
+ROLL_BATCH, PIECE_BATCH = 1_500, 1_000
+"""What pieces.ROLL and pieces.PIECE are for a batch: it feels what straight code keeps in registers."""
 
 _HAS = lowered() | {"slice", "place"}
 

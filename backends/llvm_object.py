@@ -24,7 +24,7 @@ from .llvm_program import Ports, address, functions, further
 from .llvm_regions import ENVIRONMENT
 from .llvm_target import ALONE
 from .llvm_writer import Lane, Writer
-from .pieces import Element, Pieces
+from .pieces import ROLL, Element, Pieces
 from .records import Field, Layout, head, layout_of
 
 
@@ -49,7 +49,7 @@ def emit(graph: Graph, symbol: str, *, source: str = "", lanes: int = 0) -> tupl
     if not fits(graph, MOST):
         return _tensors(graph, symbol, source, lanes)
     graph = scalars(graph)
-    pieces = Pieces(graph)
+    pieces = Pieces(graph, ROLL)
     layout = replace(layout_of(graph), workspace=8 * pieces.width)
     writers = functions(pieces, Pointers(layout), "slpc.point", "noinline ")
     run = ["  call void @slpc.point(ptr %in, ptr %out, ptr %work)", f"  ret i32 {c_signature.DONE}"]

@@ -16,6 +16,9 @@ from .rolled import Loop, Rolled, Same
 PIECE = 800
 """Operations in one function, unless said; a program of up to twice as many is one piece."""
 
+ROLL = 300
+"""Operations that an unrolled loop must save to be a loop again."""
+
 Element = Place
 """An element of an input or output."""
 

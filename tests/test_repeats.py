@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from test_export import COMPILERS, SANITIZED, needs_compiler, run_in_c
 
 import slpc
-from slpc.backends import llvm_backend
+from slpc import export
+from slpc.backends import c_backend, llvm_backend, llvm_object
 from slpc.backends.pieces import Pieces
 from slpc.backends.rolled import Moving, Walking
 from slpc.ir.graph import Graph
@@ -109,7 +112,7 @@ def inputs(graph: Graph, points: int = 0) -> list[Any]:
 
 
 def compiled(graph: Graph, monkeypatch: pytest.MonkeyPatch, roll: int, *, batch: bool) -> Any:
-    monkeypatch.setattr(llvm_backend, "ROLL", roll)
+    monkeypatch.setattr(llvm_backend, "ROLL_BATCH" if batch else "ROLL", roll)
     return llvm_backend.load(llvm_backend.emit_batch(graph) if batch else llvm_backend.emit(graph), batch=batch)
 
 
@@ -120,6 +123,35 @@ def test_loops_have_the_bits_of_straight_code(graph: Graph, batch: bool, monkeyp
     straight, rolled = (compiled(graph, monkeypatch, roll, batch=batch)(*given) for roll in (0, 20))
     for a, b in zip(straight, rolled, strict=True):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["obj", "c"])
+@pytest.mark.parametrize("graph", graphs())
+def test_loops_in_c(graph: Graph, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object file has the bits of the function in process; C text is clean under the sanitizers, and NumPy's to its
+    rounding."""
+    module = llvm_object if kind == "obj" else c_backend
+    points = [dict(zip((v.name for v in graph.inputs), inputs(graph), strict=True))]
+    monkeypatch.setattr(module, "ROLL", 20)
+    if kind == "c" and any(v.dtype.name == "f16" for v in graph.values()):
+        with pytest.raises(slpc.SlpError):
+            run_in_c(graph, kind, tmp_path, COMPILERS[0], [], points)
+        return
+    (found,) = run_in_c(graph, kind, tmp_path, COMPILERS[-1], SANITIZED if kind == "c" else [], points)
+    wanted = (compiled(graph, monkeypatch, 20, batch=False)(*points[0].values()) if kind == "obj" else
+              slpc.compile(graph).flat(**points[0]))
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0 if kind == "obj" else 1e-12, atol=0 if kind == "obj" else 1e-14)
+
+
+def test_a_long_simulation_is_short_for_c() -> None:
+    graph = slpc.adjoint(slpc.parse(PENDULUM.replace("range(12)", "range(400)")))
+    content, header = export.render(graph, "c")
+    assert content.decode().count("for (int ") == 2
+    assert len(content) < 10_000
+    assert export.render(graph, "h")[0].decode() == header
+    assert len(export.render(graph, "obj")[0]) < 20_000
 
 
 def loops(text: str, *, gradient: bool) -> list[Any]:
