@@ -1,4 +1,4 @@
-"""Trigonometric functions and their inverses as LLVM IR, and the special functions."""
+"""Trigonometric functions and their inverses as LLVM IR."""
 
 from __future__ import annotations
 
@@ -178,23 +178,3 @@ def atan2(w: Writer, y: Lane, x: Lane) -> Lane:
                  w.select(behind, back.low + (PI_LOW - angle.low), angle.low))
     found = with_sign(w, angle.high + angle.low, y)
     return w.select(x.is_nan | y.is_nan, x + y, found)
-
-
-# Special functions: the C library's ------------------------------------------------------------------------------
-
-@function
-def erf(w: Writer, x: Lane) -> Lane:
-    """Error function: the C library's."""
-    return w.library("erf", x)
-
-
-@function
-def erfc(w: Writer, x: Lane) -> Lane:
-    """1 - erf(x): the C library's."""
-    return w.library("erfc", x)
-
-
-@function
-def lgamma(w: Writer, x: Lane) -> Lane:
-    """log |gamma(x)|: the C library's."""
-    return w.library("lgamma", x)

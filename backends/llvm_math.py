@@ -7,12 +7,13 @@ points at once as a register holds, and every CPU gives the same bits. Of float3
 
 from __future__ import annotations
 
-from . import llvm_angles, llvm_exponentials, llvm_polygamma
+from . import llvm_angles, llvm_exponentials, llvm_polygamma, llvm_special
 from .llvm_pieces import FUNCTIONS, SELDOM
 from .llvm_single import SINGLE
 from .llvm_writer import Formula, Lane, Writer, math_name
 
-__all__ = ["FUNCTIONS", "SELDOM", "SINGLE", "define", "formula", "llvm_angles", "llvm_exponentials", "llvm_polygamma"]
+__all__ = ["FUNCTIONS", "SELDOM", "SINGLE", "define", "formula", "llvm_angles", "llvm_exponentials", "llvm_polygamma",
+           "llvm_special"]
 
 
 def formula(name: str, kind: str) -> Formula | None:

@@ -333,6 +333,25 @@ class Writer:
         t = self.type(usual.kind)
         return self.line(usual.kind, f"phi {t} [ {usual.name}, %{before} ], [ {found.name}, %{end} ]")
 
+    def choice(self, condition: Lane, then: Callable[[], Lane], other: Callable[[], Lane]) -> Lane:
+        """What `then` computes where the condition holds, else what `other` does: one of them by a branch, or for
+        several lanes both. Both give the same bits alone as among others."""
+        if self.lanes > 1:
+            return self.select(condition, then(), other())
+        first, second, after = self.fresh("then"), self.fresh("other"), self.fresh("either")
+        self.lines.append(f"  br i1 {condition.name}, label %{first}, label %{second}")
+        known, ends = dict(self._known), []
+        for name, compute in ((first, then), (second, other)):
+            self._known = dict(known)
+            self.label(name)
+            found = compute()
+            ends.append((found, self.block))
+            self.lines.append(f"  br label %{after}")
+        self._known = known
+        self.label(after)
+        incoming = ", ".join(f"[ {value.name}, %{block} ]" for value, block in ends)
+        return self.line(ends[0][0].kind, f"phi {self.type(ends[0][0].kind)} {incoming}")
+
     def settle(self, elsewhere: str) -> None:
         """Where an argument was in doubt, to another block."""
         if self.doubt is None:

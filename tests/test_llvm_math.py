@@ -68,7 +68,8 @@ def samples(name: str) -> list[np.ndarray]:
     if name == "erfc":
         return [rng.uniform(-6, 26, POINTS), signed(rng, logarithmic(rng, 1e-20, 1))]
     if name == "lgamma":
-        return [rng.uniform(0.01, 30, POINTS), logarithmic(rng, 1, 1e300)]
+        return [rng.uniform(0.01, 30, POINTS), logarithmic(rng, 1, 1e300), rng.uniform(0.9, 2.1, POINTS),
+                1 + signed(rng, logarithmic(rng, 1e-15, 0.5)), 2 + signed(rng, logarithmic(rng, 1e-15, 0.5))]
     return [rng.uniform(-4, 4, POINTS), signed(rng, logarithmic(rng, 1e-20, 1e20)), wide]
 
 
@@ -157,6 +158,14 @@ def test_special_values(name: str) -> None:
     with np.errstate(all="ignore"):
         for x in SPECIAL:
             assert same(f(x), float(reference(np.float64(x)))), x
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_vectors_have_the_bits_of_one(name: str) -> None:
+    """Special values among others, which take the usual way."""
+    f = compiled(name)
+    x = np.concatenate([np.array([v, 0.75, 1.5]) for v in [*SPECIAL, *samples(name)[0].tolist()]])
+    assert f.batch(x).tobytes() == np.array([f(v) for v in x]).tobytes()
 
 
 @pytest.mark.parametrize("name", BINARY)
