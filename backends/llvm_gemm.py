@@ -26,13 +26,15 @@ GROUP = 16
 """Tiles of rows of A that are packed at once."""
 SLACK = 3
 """Elements that a packed row has more than its length."""
+ROWS, WIDEST = 6, 64
+"""Rows of a tile, and the most columns of one on any machine."""
 BYTES = {"float": 4, "double": 8}
 
 
 class Shape:
     """The tile of the micro-kernel for a kind of number and a machine."""
 
-    def __init__(self, kind: str, lanes: int, vectors: int, rows: int = 6) -> None:
+    def __init__(self, kind: str, lanes: int, vectors: int, rows: int = ROWS) -> None:
         self.kind, self.lanes, self.vectors, self.rows = kind, lanes, vectors, rows
 
     @property
@@ -40,10 +42,14 @@ class Shape:
         """Columns of a tile."""
         return self.lanes * self.vectors
 
-    @property
-    def scratch(self) -> int:
-        """Bytes that a product needs for what it packs."""
-        return (self.width * PANELS + self.rows * GROUP) * (DEPTH + SLACK) * BYTES[self.kind]
+
+def scratch(m: int, n: int, k: int, by_rows: bool, by_columns: bool, size: int) -> int:
+    """Bytes that a product of m rows, n columns, k along needs for what it packs, on any machine: rows of A, if it does
+    not lie row by row, and panels of B, unless that does and meets few rows."""
+    deep = min(k, DEPTH)
+    rows = 0 if by_rows else ROWS * GROUP * (deep + SLACK)
+    panels = 0 if by_columns and m <= ROWS else min(-(-n // WIDEST), PANELS) * WIDEST * deep
+    return (rows + panels) * size
 
 
 def shapes(lanes: int, registers: int) -> list[Shape]:
@@ -275,14 +281,16 @@ def pack(shape: Shape) -> Loops:
 
 
 def gemm(shape: Shape) -> Loops:
-    """C = A B, if it is not `fresh` C + A B: m rows, n columns, k along; strides in elements. `scratch` has the bytes
-    that the shape says."""
+    """C = A B, if it is not `fresh` C + A B: m rows, n columns, k along; strides in elements. `%scratch` has the bytes
+    that `scratch` says."""
     w = _Code(shape)
     fresh = Lane(w, "%fresh", "i1")
     m, n, k = w.whole("%m"), w.whole("%n"), w.whole("%k")
     a_row, a_column, b_row, b_column = (w.whole(f"%{name}") for name in ("ar", "ac", "br", "bc"))
-    own = w.at("%scratch", shape.width * PANELS * DEPTH)  # rows of A, packed
     along = a_column.equals(1)
+    deep = w.least(k, DEPTH)
+    own = "%scratch"  # rows of A, packed; behind them panels of B
+    packed_panels = w.at(own, w.select(along, w.constant(0, "i64"), (deep + SLACK) * (shape.rows * GROUP)))
     few = w.select(b_row <= NEAR * shape.width, w.constant(FEW, "i64"), w.constant(shape.rows, "i64"))
     direct = b_column.equals(1) & (m <= few)  # B is read so seldom that it is not worth packing
     ar, ac = w.select(along, a_row, w.constant(1, "i64")), w.select(along, 1, w.constant(shape.rows, "i64"))
@@ -292,8 +300,8 @@ def gemm(shape: Shape) -> Loops:
         source = w.at("%b", p0 * b_row, j0 * b_column)
         w.either(direct, lambda: None, lambda: w.lines.append(
             f"  call void @slpc.pack.{shape.kind}(ptr {source}, i64 %br, i64 %bc, i64 {kc.name}, i64 {nc.name}, "
-            "ptr %scratch)"))
-        panels = w.line("ptr", f"select i1 {direct.name}, ptr {source}, ptr %scratch").name
+            f"ptr {packed_panels})"))
+        panels = w.line("ptr", f"select i1 {direct.name}, ptr {source}, ptr {packed_panels}").name
         panel_step = w.select(direct, w.constant(1, "i64"), kc)
         panel_row = w.select(direct, b_row, w.constant(shape.width, "i64"))
 

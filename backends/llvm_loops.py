@@ -35,6 +35,14 @@ BLOCK = 5_000
 MOST_BLOCKS = 32
 """Blocks of one loop, so that threads which others hold up are waited for only a little."""
 
+
+
+def block_length(n: int, work: float, whole: int = 1) -> int:
+    """How long the blocks are, in multiples of `whole`, into which a loop over n that takes `work` ns is cut."""
+    parts = min(n // whole, int(work / BLOCK), MOST_BLOCKS)
+    return n if parts < 2 else -(-n // (parts * whole)) * whole
+
+
 Accesses = Mapping[object, Access]
 Body = Callable[[Accesses], None]
 
@@ -77,10 +85,9 @@ class Loops(Writer):
     def shared(self, n: int, work: float, whole: int = 1) -> tuple[int | str, int | str]:
         """The bounds of an outermost loop over n, whose iterations do not depend on each other: 0 and n, or where the
         work, in ns, is worth it those of a block, which is a multiple of `whole` long."""
-        parts = min(n // whole, int(work / BLOCK), MOST_BLOCKS)
-        if parts < 2 or self.blocks or self.alone:
+        length = block_length(n, work, whole)
+        if length >= n or self.blocks or self.alone:
             return 0, n
-        length = -(-n // (parts * whole)) * whole
         self.blocks, self.length = -(-n // length), (length, n)
         return ("%start", "%stop") if self.blocks > 1 else (0, n)
 

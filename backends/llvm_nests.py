@@ -44,8 +44,11 @@ class Scope(Protocol):
     def fault(self, w: Loops, node: Node, index: Lane, length: int) -> None:
         """Leave the program: an index is out of range."""
 
-    def region(self, node: Node) -> tuple[str, Callable[[Loops], str]]:
-        """The name of a region's function, and the address of the workspace for it."""
+    def workspace(self, w: Loops, node: Node) -> str:
+        """The address of the workspace for an operation."""
+
+    def region(self, node: Node) -> str:
+        """The name of a region's function."""
 
 
 Rule = Callable[[Loops, Node, Scope], None]

@@ -58,7 +58,7 @@ def emit(graph: Graph, symbol: str, *, source: str = "", lanes: int = 0) -> tupl
 
 
 def _tensors(graph: Graph, symbol: str, source: str, lanes: int) -> tuple[str, Layout]:
-    """Loops on an arena, by one thread; the workspace is the arena, and the scratch of products."""
+    """Loops on an arena, by one thread; the workspace is the arena."""
     loops, layout = llvm_tensor.functions(graph, place(graph, ALONE, inlined(graph, ALONE)), ALONE, lanes=lanes)
     assert layout.arena is not None
     kinds = {memory_kind(n.result.dtype) for n in graph.nodes if n.op.name == "matmul"}
@@ -66,12 +66,11 @@ def _tensors(graph: Graph, symbol: str, source: str, lanes: int) -> tuple[str, L
         kinds |= {"float", "double"}
     shapes = [s for s in llvm_gemm.shapes(lanes or llvm_engine.lanes(), 16 if lanes else llvm_engine.registers())
               if s.kind in kinds]
-    more, scratch = [llvm_gemm.functions(s) for s in shapes], max((s.scratch for s in shapes), default=0)
-    arena = layout.arena.size
-    layout = replace(layout, workspace=arena + llvm_tensor.ALIGNMENT + scratch)
+    more = [llvm_gemm.functions(s) for s in shapes]
+    layout = replace(layout, workspace=layout.arena.size + llvm_tensor.ALIGNMENT)
     text = module(head(layout, source), [*loops, *(w for writers, _ in more for w in writers)],
                   [*(table for _, table in more), *_routines(kinds),
-                   *_entry(layout, symbol, _run(arena))], llvm_tensor.light(graph))
+                   *_entry(layout, symbol, _run())], llvm_tensor.light(graph))
     return text.replace("define i32 @slpc.tensor", "define internal i32 @slpc.tensor").replace(
         "define void @slpc.gemm", "define internal void @slpc.gemm"), layout
 
@@ -82,15 +81,14 @@ def _routines(kinds: Collection[str]) -> list[str]:
     return [f"@slpc.routines = internal constant [3 x ptr] [{', '.join(words)}]"]
 
 
-def _run(size: int) -> list[str]:
-    """`slpc.tensor` on an aligned arena of that size, its scratch behind it."""
+def _run() -> list[str]:
+    """`slpc.tensor` on an aligned arena."""
     last = llvm_tensor.ALIGNMENT - 1
     lines = ["  %base = ptrtoint ptr %work to i64", f"  %above = add i64 %base, {last}",
              f"  %aligned = and i64 %above, {~last}", "  %arena = inttoptr i64 %aligned to ptr",
-             f"  %behind = getelementptr i8, ptr %arena, i64 {size}",
              f"  %environment = alloca [{len(ENVIRONMENT)} x ptr], align 8",
              "  %fault = alloca [3 x i64], align 8"]
-    for number, name in enumerate(("%in", "%out", "%arena", "@slpc.routines", "%fault", "%behind")):
+    for number, name in enumerate(("%in", "%out", "%arena", "@slpc.routines", "%fault")):
         lines += [f"  %word{number} = getelementptr ptr, ptr %environment, i64 {number}",
                   f"  store ptr {name}, ptr %word{number}"]
     return [*lines, "  %bad = call i32 @slpc.tensor(ptr %environment)", "  %failed = icmp ne i32 %bad, 0",

@@ -1,6 +1,6 @@
 """Threads for loops, as LLVM IR: a job is blocks 0 to n - 1 of a function, taken by whoever is free.
 
-    slpc.parallel(pool, block, environment, n, most)   # block(environment, from, to, scratch, thread) for all of 0 to n
+    slpc.parallel(pool, block, environment, n, most)      # block(environment, from, to, thread) for all of 0 to n
 
 At most so many threads take part, the caller as thread 0, so that each can have memory of its own. Blocks are taken in
 order, so that a block may wait for those before it: `slpc.await(pool, at, turn)` returns when the word there is
@@ -12,7 +12,7 @@ closes the job when none is left, and waits for those workers only that are in i
 closed. While the pool is busy, or has no workers, a caller runs all blocks by itself: what a block computes does not
 depend on who runs it.
 
-A block must not start a job: its thread's scratch is the argument, not the environment's.
+A block must not start a job: its thread is the argument, and whoever starts one is thread 0.
 
 Locks and threads are those of CPython's `PyThread` functions, which every platform has and which need no interpreter.
 """
@@ -26,10 +26,8 @@ BUSY, OPEN, NEXT, INSIDE, EPOCH, WAITING = 8, 16, 24, 32, 40, 48
 BLOCK, ENVIRONMENT, COUNT, DONE, MOST, SHUT, FIRST = 56, 57, 58, 59, 60, 61, 64
 """Words of a pool: routines, then what threads change, each in a cache line of its own; then the job, the lock on which
 the caller sleeps, how many threads may take part, a lock that nobody opens, and the workers' records."""
-POOL, ASLEEP, LOCK, SCRATCH, NUMBER, RECORD = 0, 1, 2, 3, 4, 16
+POOL, ASLEEP, LOCK, NUMBER, RECORD = 0, 1, 2, 3, 16
 """Words of a worker's record, and how many it has."""
-CALLERS_SCRATCH = 5
-"""The word of the environment that is the calling thread's scratch."""
 LOOKS = 500
 """How often a worker looks for a job before it sleeps, and a caller for workers to leave; some 10 microseconds."""
 NAP = 50
@@ -60,7 +58,7 @@ declare i32 @PyThread_acquire_lock_timed(ptr, i64, i32)
 declare void @PyThread_release_lock(ptr)
 
 ; Blocks of the job that is open, until none is left.
-define internal void @slpc.take(ptr %pool, ptr %scratch, i64 %thread) #0 {{
+define internal void @slpc.take(ptr %pool, i64 %thread) #0 {{
 entry:
 {_word("block.at", BLOCK)}{_word("environment.at", ENVIRONMENT)}{_word("count.at", COUNT)}{_word("next.at", NEXT)}\
   %block = load ptr, ptr %block.at
@@ -73,7 +71,7 @@ look:
   br i1 %some, label %one, label %done
 one:
   %j = add i64 %i, 1
-  call void %block(ptr %environment, i64 %i, i64 %j, ptr %scratch, i64 %thread)
+  call void %block(ptr %environment, i64 %i, i64 %j, i64 %thread)
   br label %look
 done:
   ret void
@@ -81,8 +79,7 @@ done:
 
 define void @slpc.parallel(ptr %pool, ptr %block, ptr %environment, i64 %n, i64 %most) #0 {{
 entry:
-{_word("own.at", CALLERS_SCRATCH, "%environment")}{_word("workers.at", WORKERS)}{_word("busy.at", BUSY)}\
-  %own = load ptr, ptr %own.at
+{_word("workers.at", WORKERS)}{_word("busy.at", BUSY)}\
   %workers = load i64, ptr %workers.at
   %least = call i64 @llvm.smin.i64(i64 %n, i64 %most)
   %several = icmp sgt i64 %least, 1
@@ -94,7 +91,7 @@ try:
   %free = extractvalue {{ i64, i1 }} %got, 1
   br i1 %free, label %open, label %alone
 alone:
-  call void %block(ptr %environment, i64 0, i64 %n, ptr %own, i64 0)
+  call void %block(ptr %environment, i64 0, i64 %n, i64 0)
   ret void
 open:
 {_word("block.at", BLOCK)}{_word("environment.at", ENVIRONMENT)}{_word("count.at", COUNT)}{_word("next.at", NEXT)}\
@@ -128,7 +125,7 @@ awake:
   %more = icmp slt i64 %w1, %wanted
   br i1 %more, label %wake, label %work
 work:
-  call void @slpc.take(ptr %pool, ptr %own, i64 0)
+  call void @slpc.take(ptr %pool, i64 0)
   store atomic i64 0, ptr %open.at seq_cst, align 8
   br label %wait
 wait:
@@ -186,10 +183,9 @@ done:
 define void @slpc.worker(ptr %record) #0 {{
 entry:
 {_word("pool.at", POOL, "%record")}{_word("asleep.at", ASLEEP, "%record")}{_word("lock.at", LOCK, "%record")}\
-{_word("scratch.at", SCRATCH, "%record")}{_word("number.at", NUMBER, "%record")}\
+{_word("number.at", NUMBER, "%record")}\
   %pool = load ptr, ptr %pool.at
   %lock = load ptr, ptr %lock.at
-  %scratch = load ptr, ptr %scratch.at
   %number = load i64, ptr %number.at
 {_word("open.at", OPEN)}{_word("inside.at", INSIDE)}{_word("epoch.at", EPOCH)}{_word("waiting.at", WAITING)}\
 {_word("done.at", DONE)}{_word("most.at", MOST)}\
@@ -229,7 +225,7 @@ enter:
   %there = and i1 %opened, %admitted
   br i1 %there, label %work, label %out
 work:
-  call void @slpc.take(ptr %pool, ptr %scratch, i64 %number)
+  call void @slpc.take(ptr %pool, i64 %number)
   br label %out
 out:
   %inside = atomicrmw sub ptr %inside.at, i64 1 seq_cst

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 from ..ir.graph import Node
+from ..ir.layout import layout
 from ..ir.types import f32, f64
-from .llvm_loops import BLOCK, Access, Accesses, Loops, collapsed
+from .llvm_gemm import scratch
+from .llvm_loops import BLOCK, Access, Accesses, Loops, block_length, collapsed
 from .llvm_nests import Reduction, Scope, access, reduced, rule, written
 from .llvm_pool import GEMM_F32, GEMM_F64
 from .llvm_writer import Lane
@@ -55,6 +60,45 @@ def _sums(w: Loops, node: Node, scope: Scope) -> None:
             lambda here: w.load(here["a"]) * w.load(here["b"]), lanes, scope, work)
 
 
+@dataclass(frozen=True)
+class Tiling:
+    """A product as blocks of so many rows and columns, in each of a number of batches; it takes `work` ns."""
+
+    batch: int
+    rows: int
+    columns: int
+    work: float
+
+    @staticmethod
+    def of(node: Node, alone: bool) -> Tiling:
+        """That of a node, which one thread computes `alone`."""
+        a, b = node.operands
+        m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
+        batch = math.prod(a.shape[:-2])
+        work = 2.0 * batch * m * n * k / FLOPS[a.dtype.name]
+        down, along = cuts(m, n, 0 if alone else min(MOST_CUTS, int(work / BLOCK)) / batch)
+        return Tiling(batch, _length(m, down, ROWS), _length(n, along, COLUMNS), work)
+
+
+def workspace(node: Node, threads: int) -> int:
+    """Bytes that so many threads need for what they pack."""
+    if not tiled(node):
+        return 0
+    tiling = Tiling.of(node, threads == 1)
+    m, n = node.result.shape[-2:]
+    count = tiling.batch * -(-m // tiling.rows) * -(-n // tiling.columns)
+    return min(threads, -(-count // block_length(count, tiling.work))) * packed(node, tiling)
+
+
+def packed(node: Node, tiling: Tiling) -> int:
+    """Bytes of what one block packs."""
+    a, b = node.operands
+    left, right = layout(a), layout(b)
+    assert left is not None and right is not None
+    by_rows, by_columns = left.strides[-1] == 1, right.strides[-1] == 1
+    return scratch(tiling.rows, tiling.columns, a.shape[-1], by_rows, by_columns, a.dtype.bytes)
+
+
 def _tiles(w: Loops, node: Node, scope: Scope) -> None:
     """Blocks of rows and columns, batches of them, which threads share."""
     a, b = node.operands
@@ -63,17 +107,18 @@ def _tiles(w: Loops, node: Node, scope: Scope) -> None:
     inner = {key: x.strides[-2:] for key, x in accesses.items()}
     batch, outer = collapsed(a.shape[:-2], {
         key: Access(x.at, x.dtype, x.strides[:-2], x.numbers) for key, x in accesses.items()})
-    number = 1
-    for size in batch:
-        number *= size
-    work = 2.0 * number * m * n * k / FLOPS[a.dtype.name]
-    down, along = cuts(m, n, 0 if w.alone else min(MOST_CUTS, int(work / BLOCK)) / number)
-    rows, columns = _length(m, down, ROWS), _length(n, along, COLUMNS)
+    tiling = Tiling.of(node, w.alone)
+    rows, columns = tiling.rows, tiling.columns
     grid = (*batch, -(-m // rows), -(-n // columns))
+    total = math.prod(grid)
+    start, stop = w.shared(total, tiling.work)
     routine = w.line("ptr", f"getelementptr ptr, ptr %runtime, i64 {GEMM_F64 if a.dtype is f64 else GEMM_F32}")
     gemm = w.line("ptr", f"load ptr, ptr {routine.name}, align 8, !invariant.load !1")
-
     fresh = "false" if scope.adds(node.result) else "true"
+    own = scope.workspace(w, node)
+    if w.blocks:
+        offset = w.line("i64", f"mul i64 %thread, {packed(node, tiling)}")
+        own = w.line("ptr", f"getelementptr i8, ptr {own}, i64 {offset.name}").name
 
     def block(index: str) -> None:
         *place, i, j = w.unravelled(index, grid)
@@ -88,10 +133,8 @@ def _tiles(w: Loops, node: Node, scope: Scope) -> None:
         w.lines.append(
             f"  call void {gemm.name}(i64 {_left(w, m, row, rows)}, i64 {_left(w, n, column, columns)}, i64 {k}, "
             f"ptr {at_a}, i64 {inner['a'][0]}, i64 {inner['a'][1]}, ptr {at_b}, i64 {inner['b'][0]}, "
-            f"i64 {inner['b'][1]}, ptr {at_c}, i64 {inner['c'][0]}, i1 {fresh}, ptr %scratch)")
+            f"i64 {inner['b'][1]}, ptr {at_c}, i64 {inner['c'][0]}, i1 {fresh}, ptr {own})")
 
-    total = number * grid[-2] * grid[-1]
-    start, stop = w.shared(total, work)
     w.count(start, stop, 1, block)
 
 

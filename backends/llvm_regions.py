@@ -22,7 +22,7 @@ from .llvm_pool import AWAIT
 from .llvm_program import address
 from .llvm_writer import Lane
 
-ENVIRONMENT = ("in", "out", "work", "runtime", "fault", "scratch", "turns", "block")
+ENVIRONMENT = ("in", "out", "work", "runtime", "fault", "turns", "block")
 """The words of the record that a program of arrays is given, as functions name them. The last two are for blocks that
 threads share: a word for each result to which they add, which says whose turn it is, and the block's number."""
 JOB = (*ENVIRONMENT, "operands")
@@ -33,13 +33,13 @@ turn it is to say so, and whether somebody has."""
 @rule("region")
 def _region(w: Loops, node: Node, scope: Scope) -> None:
     """Call the region's function with the addresses of its operands and results."""
-    name, workspace = scope.region(node)
+    name = scope.region(node)
     values = [*node.operands, *node.results]
     table = f"%{w.fresh('operands')}"
     w.allocated.append(f"  {table} = alloca [{len(values)} x ptr], align 8")
     for number, value in enumerate(values):
         w.lines.append(f"  store ptr {_begin(w, value, scope)}, ptr {address(w, table, 8 * number).name}, align 8")
-    bad = w.line("i32", f"call i32 @{name}(ptr %environment, ptr {table}, ptr {workspace(w)})")
+    bad = w.line("i32", f"call i32 @{name}(ptr %environment, ptr {table}, ptr {scope.workspace(w, node)})")
     w.leave_if(w.line("i1", f"icmp ne i32 {bad.name}, 0"))
 
 
@@ -70,7 +70,7 @@ def _whole(name: str, node: Node, found: Blocks, contract: bool) -> Loops:
     w.zeroed("%turns", 8 * turns)
     for number, word in enumerate(JOB):
         text = f"%{word}"
-        if word in ("runtime", "fault", "scratch"):
+        if word in ("runtime", "fault"):
             text = w.line("ptr", f"load ptr, ptr {address(w, '%environment', 8 * number).name}, align 8", word).name
         if word not in ("in", "out", "block"):
             w.lines.append(f"  store ptr {text}, ptr {address(w, '%job', 8 * number).name}, align 8")
@@ -84,7 +84,7 @@ def _whole(name: str, node: Node, found: Blocks, contract: bool) -> Loops:
         w.lines.append(f"  call void {parallel.name}(ptr %runtime, ptr @{name}.blocks, ptr %job, i64 {count}, "
                        f"i64 {found.threads})")
     else:
-        w.lines.append(f"  call void @{name}.blocks(ptr %job, i64 0, i64 {count}, ptr %scratch, i64 0)")
+        w.lines.append(f"  call void @{name}.blocks(ptr %job, i64 0, i64 {count}, i64 0)")
     bad = w.line("i64", f"load i64, ptr {address(w, '%turns', 8 * (turns - 1)).name}, align 8")
     w.leave_if(bad.differs(0))
     w.lines = [f"define internal i32 @{name}(ptr %environment, ptr %operands, ptr %work) noinline #0 {{", "entry:",
@@ -141,8 +141,8 @@ class _Region:
             grid = tuple(map(len, nest))
             self._nest(nest, program, grid, first)
             first += math.prod(grid)
-        w.lines = [f"define internal void @{name}(ptr %job, i64 %from, i64 %to, ptr %scratch, i64 %thread) noinline "
-                   "#0 {", "entry:", *w.allocated, *w.lines, "  ret void", "}"]
+        w.lines = [f"define internal void @{name}(ptr %job, i64 %from, i64 %to, i64 %thread) noinline #0 {{",
+                   "entry:", *w.allocated, *w.lines, "  ret void", "}"]
 
     def _nest(self, nest: Sequence[Stretch], program: Program, grid: Shape, first: int) -> None:
         """Those of the equal blocks, of which there are as many as the grid has, that are asked for."""

@@ -19,11 +19,7 @@ from . import llvm_engine, llvm_pool
 from .llvm_gemm import functions, shapes
 from .llvm_module import module
 
-SCRATCH = 1 << 20
-"""Bytes that a thread has for the panels that products pack; pages that are not used take no memory."""
-
 _lock = threading.Lock()
-_threads = threading.local()
 _pool: _Pool | None = None
 
 
@@ -37,18 +33,9 @@ def address() -> int:
     return _pool.address
 
 
-def scratch() -> int:
-    """The address of the calling thread's scratch."""
-    found = getattr(_threads, "scratch", None)
-    if found is None:
-        found = _threads.scratch = _pages(SCRATCH)
-    return int(found.ctypes.data)
-
-
 def text() -> str:
     """The module of all routines."""
     found = shapes(llvm_engine.lanes(), llvm_engine.registers())
-    assert all(shape.scratch <= SCRATCH for shape in found)
     made = [functions(shape) for shape in found]
     writers = [w for writers, _ in made for w in writers]
     more = [table for _, table in made]
@@ -74,18 +61,17 @@ class _Pool:
         others = threads - 1 if hasattr(ctypes.pythonapi, "PyThread_start_new_thread") else 0
         self._words = _pages(8 * (llvm_pool.FIRST + llvm_pool.RECORD * max(1, others))).view(numpy.uint64)
         self.address = int(self._words.ctypes.data)
-        self._scratch = [_pages(SCRATCH) for _ in range(others)]
         words = self._words
         words[llvm_pool.PARALLEL] = library.addresses["slpc.parallel"]
         words[llvm_pool.GEMM_F32] = library.addresses["slpc.gemm.float"]
         words[llvm_pool.GEMM_F64] = library.addresses["slpc.gemm.double"]
         words[llvm_pool.AWAIT] = library.addresses["slpc.await"]
         words[llvm_pool.DONE], words[llvm_pool.SHUT] = _closed_lock(), _closed_lock()
-        for number, scratch in enumerate(self._scratch):
+        for number in range(others):
             at = llvm_pool.FIRST + llvm_pool.RECORD * number
             words[at + llvm_pool.POOL] = self.address
             words[at + llvm_pool.LOCK] = _closed_lock()
-            words[at + llvm_pool.SCRATCH], words[at + llvm_pool.NUMBER] = scratch.ctypes.data, number + 1
+            words[at + llvm_pool.NUMBER] = number + 1
             start = _thread_function("PyThread_start_new_thread", ctypes.c_ulong, ctypes.c_void_p, ctypes.c_void_p)
             if start(library.addresses["slpc.worker"], self.address + 8 * at) == ctypes.c_ulong(-1).value:
                 break  # no more threads are to be had

@@ -1,16 +1,16 @@
 """A program of arrays as native code on one block of memory: a loop nest for each operation.
 
 `slpc.tensor(environment)` is given a record of addresses: tables of the inputs and of the outputs, the arena, the
-routines and threads (llvm_runtime.py), three words for an index that is out of range, of which it says the number in
-the head's list, the index, and the axis's length, and returns 1; and the thread's scratch. A loop that threads share is
-a function of its own, of some of the loop's blocks.
+routines and threads (llvm_runtime.py), and three words for an index that is out of range, of which it says the number
+in the head's list, the index, and the axis's length, and returns 1. A loop that threads share is a function of its own,
+of some of the loop's blocks.
 """
 
 from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -90,19 +90,18 @@ def _unpacked(*without: str) -> list[str]:
     return lines
 
 
-def _call(w: Loops, name: str, blocks: int) -> None:
-    """All blocks of a function, by as many threads as there are."""
+def _call(w: Loops, name: str, blocks: int, threads: int) -> None:
+    """All blocks of a function, by so many threads."""
     parallel = w.line("ptr", "load ptr, ptr %runtime, align 8, !invariant.load !1")
     w.lines.append(f"  call void {parallel.name}(ptr %runtime, ptr @{name}, ptr %environment, i64 {blocks}, "
-                   f"i64 {blocks})")
+                   f"i64 {threads})")
 
 
 def _blocks(w: Loops, name: str, entry: str) -> Loops:
     """The function of some blocks of a loop."""
     length, n = w.length
-    w.lines = [f"define internal void @{name}(ptr %environment, i64 %from, i64 %to, ptr %scratch, i64 %thread) "
-               "noinline #0 {", f"{entry}:", *_unpacked("scratch", "fault"), *w.allocated,
-               f"  %start = mul i64 %from, {length}",
+    w.lines = [f"define internal void @{name}(ptr %environment, i64 %from, i64 %to, i64 %thread) noinline #0 {{",
+               f"{entry}:", *_unpacked("fault"), *w.allocated, f"  %start = mul i64 %from, {length}",
                f"  %end = mul i64 %to, {length}", f"  %inside = icmp slt i64 %end, {n}",
                f"  %stop = select i1 %inside, i64 %end, i64 {n}", *w.lines, "  ret void", "}"]
     return w
@@ -173,7 +172,7 @@ class _Program:
             if own.blocks:
                 name = f"{function}.{len(shared)}"
                 w.needs(own)
-                _call(w, name, own.blocks)
+                _call(w, name, own.blocks, self.module.target.threads)
                 shared.append(_blocks(own, name, w.block))
             else:
                 w.absorb(own)
@@ -189,11 +188,14 @@ class _Program:
         """Is the value, a product's, added to what is there?"""
         return False
 
-    def region(self, node: Node) -> tuple[str, Callable[[Loops], str]]:
-        """The name of a region's function, and the address of the workspace for it."""
-        offset = self.placement.workspace.get(node, 0)
+    def workspace(self, w: Loops, node: Node) -> str:
+        """The address of the workspace for an operation."""
+        return address(w, "%work", self.placement.workspace.get(node, 0)).name
+
+    def region(self, node: Node) -> str:
+        """The name of a region's function."""
         self.faults = True  # as far as is known
-        return self.module.region(node), lambda w: address(w, "%work", offset).name
+        return self.module.region(node)
 
     def pointer(self, w: Loops, root: Value, offset: int = 0) -> str:
         """The address of an element of a value that owns memory, or of an input."""
@@ -267,8 +269,9 @@ class _Block(_Program):
 class Tensors:
     """Machine code of one program of arrays, called with inputs by position; returns a tuple of the outputs.
 
-    With `out`, a sequence of arrays for the outputs, the arena is kept for the thread's next call, and nothing is
-    allocated. IndexError for an index that is out of range, whose second argument is the value's name.
+    A thread's first call has a block to itself, which shrinks to the outputs in it. From the second call on, or with
+    `out`, a sequence of arrays for the outputs, the thread keeps its arena: a loop of calls faults no page in again.
+    IndexError for an index that is out of range, whose second argument is the value's name.
     """
 
     def __init__(self, text: str) -> None:
@@ -284,14 +287,21 @@ class Tensors:
         given = [numpy.asarray(a, f.type.dtype.numpy, order="C") for a, f in
                  zip(args, self.layout.inputs.fields, strict=True)]
         over = [given[-1 - at] if at < 0 else None for at in self.arena.offsets]
-        if out is not None:
-            block = getattr(self._kept, "block", None)
-            if block is None:
-                block = self._kept.block = self._block()
-            own = iter(out)
-            found = [next(own) if array is None else array for array in over]
-            self._at(given, [a.ctypes.data for a in found], block.ctypes.data + _start(block))
-            return tuple(found)
+        if out is None and not hasattr(self._kept, "block"):
+            self._kept.block = None
+            return self._first(given, over)
+        own = iter(out) if out is not None else (
+            numpy.empty(f.type.shape, f.type.dtype.numpy) for f, at in
+            zip(self.layout.outputs.fields, self.arena.offsets, strict=True) if at >= 0)
+        found = [next(own) if array is None else array for array in over]
+        block = getattr(self._kept, "block", None)
+        if block is None:
+            block = self._kept.block = self._block()
+        self._at(given, [a.ctypes.data for a in found], block.ctypes.data + _start(block))
+        return tuple(found if out is not None else (v if v.shape else v[()] for v in found))
+
+    def _first(self, given: Sequence[Any], over: Sequence[Any]) -> tuple[Any, ...]:
+        """A call on a block that becomes the outputs'."""
         block = self._block()
         start = _start(block)
         base = block.ctypes.data + start
@@ -309,8 +319,7 @@ class Tensors:
         table = numpy.array([*[0] * (words + 3), *(a.ctypes.data for a in given), *outputs], numpy.int64)
         at = table.ctypes.data
         arrays = at + 8 * (words + 3)
-        table[:6] = (arrays, arrays + 8 * len(given), work, llvm_runtime.address(), at + 8 * words,
-                     llvm_runtime.scratch())
+        table[:5] = (arrays, arrays + 8 * len(given), work, llvm_runtime.address(), at + 8 * words)
         if self._run(at):
             number, index, length = table[words:words + 3].tolist()
             raise IndexError(f"index {index} is out of range for an axis of length {length}",

@@ -47,7 +47,8 @@ class Target:
     `fusible` says of an operation whether a kernel of several can do it, `adds_products` that a product can be
     added to what is there (passes/kernels.py), `attends` of the heads' type, and of whether they are normalised,
     that it has kernels of attention for them (passes/attention.py). `accumulates` says of an operation of a block that
-    it can add its result to what is there. `threads` is how many run blocks at once, each on memory of its own.
+    it can add its result to what is there. `threads` is how many run blocks at once, each on memory of its own, and
+    `alone` the target of a block's program then, which one thread runs.
     `contracts` says that it can round a product
     and the sum that takes it once together. `collectives` says that it runs in several processes; the others have
     copies of what one process sums. `workspace` is the bytes that one run of an operation needs beside operands and
@@ -83,6 +84,7 @@ class Target:
     adds_products: bool = False
     accumulates: Callable[[Node], bool] = no_node
     threads: int = 1
+    alone: Target | None = None
     attends: Callable[[TensorType, bool], bool] | None = None
     workspace: Callable[[Node], int] = no_workspace
     outside: Callable[[Graph], int] = none_outside

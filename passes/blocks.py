@@ -164,10 +164,11 @@ def _blocks(body_: _Same, lies: tuple[Layout, ...], target_: _Same) -> Blocks:
     at_zero = [*single, all(s.columns is None or s.columns[:2] == (0, 0) for s in axes[-1])]
     target: Target = target_.thing
     threads = _sharing(math.prod(sum(map(len, stretches)) for stretches in axes), target.threads)
+    inner = target.alone if threads > 1 and target.alone is not None else target
     programs: dict[tuple[Any, ...], Program] = {}
     for nest in product(*axes):
         if _size(nest) not in programs:
-            programs[_size(nest)] = _Shortened(rows, nest, lies, single, columns, at_zero).program(target)
+            programs[_size(nest)] = _Shortened(rows, nest, lies, single, columns, at_zero).program(inner)
     arena = max((p.placement.size for p in programs.values()), default=0)
     return Blocks(rows, tuple(axes), tuple(_axes(rows, columns, v) for v in body.inputs),
                   tuple(_axes(rows, columns, v) for v in body.outputs), tuple(map(rows.summed, body.outputs)), programs,
