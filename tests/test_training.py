@@ -291,7 +291,7 @@ def train(folder: Path, *arguments: str) -> list[float]:
     text.write_text((PROGRAMS.parent / "README.md").read_text("utf-8"), "utf-8")
     log = folder / f"losses{len(list(folder.iterdir()))}.jsonl"
     example = str(PROGRAMS.parent / "examples" / "train.py")
-    words = [sys.executable, example, "--text", str(text), "--log", str(log), "--steps", "50", "-D", "L=1",
+    words = [sys.executable, example, "--text", str(text), "--losses", str(log), "--steps", "50", "-D", "L=1",
              "-D", "d=32", "-D", "T=32", *arguments]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
