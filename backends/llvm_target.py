@@ -17,6 +17,7 @@ ELEMENTS = 5_000
 
 ALONE = Target(
     "llvm", arena=True, by_elements=lambda graph: fits(graph, ELEMENTS), accumulates_in={f16: f32, bf16: f32},
+    adds_in={f16: f32, bf16: f32},
     products_as_blas=True, contracts=True, inlines=True, regions=True, fewest_rows=128,
     accumulates=tiled, workspace=partial(workspace, threads=1),
     in_place={op.name: tuple(range(len(op.operands))) for op in OPS.values() if op.elementwise or op.name == "copy"})

@@ -29,6 +29,7 @@ _FUNCTIONS = [op.name for op in OPS.values() if op.elementwise and not op.symbol
 
 TARGET = Target(
     "numpy", arena=True, regions=True, fewest_rows=64, accumulates_in={f16: f32, bf16: f32},
+    adds_in={f16: f32, bf16: f32},
     computed_in={(name, bf16): f32 for name in _FUNCTIONS} | {(name, f16): f32 for name in (*SPECIAL, "sigmoid")}
     | {("polygamma", dtype): f64 for dtype in (bf16, f16, f32)},
     products_as_blas=True, row_by_row={"gather": (0,), "scatter_add": (0,)},

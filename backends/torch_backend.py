@@ -58,11 +58,12 @@ _WIDE = ({(name, dtype): f32 for name in ("cumsum", "scatter_add", "place") for 
 _ROWS = {"gather": (0,), "scatter_add": (0,), "all_reduce": (0,), "wait": (0,)}
 
 _CPU = Target(
-    "torch", arena=True, collectives=True, computed_in=_WIDE, products_as_blas=True, joined_batches=True,
+    "torch", arena=True, collectives=True, computed_in=_WIDE, adds_in={f16: f32, bf16: f32},
+    products_as_blas=True, joined_batches=True,
     row_by_row=_ROWS, steps_forward=True, in_place=torch_lowering.IN_PLACE, adds_products=True, regions=True,
     serves=torch_regions.product_sums,
     takes_over=torch_regions.takes_over, workspace=torch_lowering.node_workspace, outside=_outside)
-TARGETS = {"cpu": _CPU, "cuda": replace(_CPU, fusible=fusible, attends=torch_regions.attends,
+TARGETS = {"cpu": _CPU, "cuda": replace(_CPU, adds_in={}, fusible=fusible, attends=torch_regions.attends,
                                         serves=torch_regions.kernels_too, block_bytes=256 << 20,
                                         outside=_outside_on_cuda)}
 """The facts, by the kind of device."""

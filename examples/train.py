@@ -95,7 +95,8 @@ def curve(losses: list[float], path: Path) -> None:
 @click.option("-D", "constants", multiple=True, metavar="NAME=VALUE", help="Sizes of the transformer, and its dtype.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), default=Path("train.npz"), show_default=True)
 @click.option("--resume", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Go on from this file.")
-@click.option("--losses", type=click.Path(dir_okay=False, path_type=Path), help="Write the losses, one JSON line a step.")
+@click.option("--losses", "log", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write the losses, one JSON line a step.")
 @click.option("--measure", is_flag=True, help="Measure the peak of a first call, too.")
 def main(path: Path, steps: int, stop: int | None, budget: str, optimizer: str, rate: float, clip: float, backend: str,
          device: str, constants: tuple[str, ...], save: Path, resume: Path | None, log: Path | None,

@@ -39,7 +39,8 @@ class Target:
     """A backend's facts.
 
     `accumulates_in` names, for a dtype that is stored but not computed in, the dtype in which sums and products of
-    it are done; `computed_in` does so for single operations. `products_as_blas` says whether a product takes its
+    it are done, `adds_in` the one in which the parts are added that the blocks of a region have of a sum;
+    `computed_in` does so for single operations. `products_as_blas` says whether a product takes its
     operands only as a BLAS does (`ir.layout.Layout.matrix`), `joined_batches` whether their leading axes must lie
     as one axis, `row_by_row` which operands an operation takes only row by row, `steps_forward` that no slice runs
     backwards. `in_place` lists, for an operation, the operands over which the result may be written when they are
@@ -70,6 +71,7 @@ class Target:
     by_elements: Callable[[Graph], bool] = never
     alignment: int = 64
     accumulates_in: Mapping[DType, DType] = field(default_factory=dict)
+    adds_in: Mapping[DType, DType] = field(default_factory=dict)
     computed_in: Mapping[tuple[str, DType], DType] = field(default_factory=dict)
     products_as_blas: bool = False
     joined_batches: bool = False

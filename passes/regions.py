@@ -108,10 +108,10 @@ def tangent_region(builder: Builder, node: Node, seeds: Mapping[Value, Value]) -
 
 
 def wide_sums(body: Graph, target: Target) -> Graph:
-    """A body whose sums over the rows are of the dtypes in which the target sums: a block's part is not rounded, and
-    the parts are added as they are. The body itself where nothing changes."""
+    """A body whose sums over the rows are of the dtypes in which the target adds their parts: that of a block is not
+    rounded, and the parts are added as they are. The body itself where nothing changes."""
     rows = rows_of(body)
-    if not any(rows.summed(v) and v.dtype in target.accumulates_in for v in body.outputs):
+    if not any(rows.summed(v) and v.dtype in target.adds_in for v in body.outputs):
         return body
     inner = Builder(body.name, body.file)
     inner.inputs = list(body.inputs)
@@ -121,12 +121,12 @@ def wide_sums(body: Graph, target: Target) -> Graph:
 
     def widened(value: Value, dtype: DType) -> Value:
         value = now.get(value, value)
-        return arrays.astype(value, target.accumulates_in[dtype]) if value.dtype is dtype else value
+        return arrays.astype(value, target.adds_in[dtype]) if value.dtype is dtype else value
 
     for node in body.nodes:
         old = node.result
         arrays.span = old.span
-        wide = rows.summed(old) and old.dtype in target.accumulates_in
+        wide = rows.summed(old) and old.dtype in target.adds_in
         operands = [widened(v, old.dtype) if wide else now.get(v, v) for v in node.operands]
         now[old] = arrays.emit(node.op, operands, node.attributes)
         now[old].name = old.name
