@@ -55,6 +55,8 @@ EFFORTS = {"quick": 1, "default": 2, "proof": 6}
 SOLVED = {"quick": 0, "default": 32, "proof": 80}
 """Programs of up to so many tasks are also given to the solver (`passes.exact`), where OR-tools is installed. Those of
 so many after contraction are given to it for their order alone, which takes it seconds."""
+TRIES = 3
+"""A plan whose arena does not fit into the memory is looked for so often within less."""
 SHARES = (1.0, 0.75, 0.5, 0.25)
 """Larger blocks take what is free beside them, or this share of it where an arena has no place for so much."""
 ASKED = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0, math.inf)
@@ -89,6 +91,8 @@ class Plan:
     """The same tasks with the smallest blocks of every region, which the bound is of; None where that is no other."""
     blocks: tuple[Blocking, ...] = ()
     """The blocks of those regions of which there was a choice."""
+    regions: str = ""
+    """Why the program has other regions than those that pay in time; empty where it has these."""
 
     def __repr__(self) -> str:
         return (f"<slpc.Plan of {self.tasks.graph.name}: peak {self.peak_bytes} bytes, "
@@ -209,11 +213,25 @@ def plan(graph: Graph, target: Target, *, recompute_budget: float | None = None,
         return _by_blocks(Plan(seen, order, None, None, policy or f"keep {keep}", effort, policy or "keep", 0.0,
                                smallest=seen), sizes, began)
     planner = Planner(seen, effort)
-    budget = None if memory_limit is not None else recompute_budget or 0.0
-    found = planner.within_memory(memory_limit) if memory_limit is not None else planner.within_budget(budget or 0.0)
-    order = overlapped(seen, found.order, found.peak)
-    return _by_blocks(Plan(seen, order, budget, memory_limit, "", effort, found.by + planner.interrupted, 0.0,
-                           planner.marks, planner.proved(budget), seen), sizes, began)
+
+    def made(found: Found, budget: float | None) -> Plan:
+        order = overlapped(seen, found.order, found.peak)
+        return _by_blocks(Plan(seen, order, budget, memory_limit, "", effort, found.by + planner.interrupted, 0.0,
+                               planner.marks, planner.proved(budget), seen), sizes, began)
+
+    if memory_limit is None:
+        return made(planner.within_budget(recompute_budget or 0.0), recompute_budget or 0.0)
+    best = made(planner.within_memory(memory_limit), None)
+    tighter = memory_limit
+    for _ in range(TRIES):
+        if best.peak_bytes <= memory_limit:
+            break
+        tighter -= max(best.peak_bytes - memory_limit, memory_limit // 100)  # what the arena loses between values
+        fits = [f for f in planner.archive.entries if f.peak + planner.outside <= tighter]
+        if not fits:
+            break
+        best = min(best, made(fits[0], None), key=lambda p: p.peak_bytes)
+    return best
 
 
 def curve(graph: Graph, target: Target, budgets: Sequence[float], *, effort: str = "default") -> list[Plan]:

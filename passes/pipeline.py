@@ -16,8 +16,10 @@ from .tangent import tangent
 from .update import OPTIMIZERS, training_step
 
 Options = Mapping[str, Any]
-Fusion: TypeAlias = bool | Literal["batch"]
-"""No regions, those that pay, or one over the samples as well."""
+Fusion: TypeAlias = bool | Literal["batch", "all"]
+"""No regions, those that pay, one over the samples as well, or all that spare memory, though they cost time."""
+FRUGAL: tuple[Fusion, ...] = (True, "all", "batch")
+"""What there is to choose among where memory decides, what takes the least time first."""
 
 PASSES: dict[str, Callable[[Graph, Options], Graph]] = {
     "adjoint": lambda graph, options: adjoint(graph, of=options.get("of"), wrt=options.get("wrt")),
@@ -47,10 +49,11 @@ def run(graph: Graph, names: Sequence[str], options: Options | None = None,
 def prepared(graph: Graph, *, fused: Fusion, derive: Callable[[Graph], Graph] | None = None) -> Graph:
     """The program as it is planned and run: simplified, or its derivative by `derive`, and with `fused` with regions
     where these pay; forward and backward passes that meet are merged. With "batch" a program that is a sum over samples
-    runs forward and backward by blocks of these."""
+    runs forward and backward by blocks of these; with "all" there are regions wherever their widest value is wider than
+    what they read and give."""
     graph = simplify(graph)
     if fused:
-        graph = fuse(graph, least=PAYS, smallest=SMALLEST)
+        graph = fuse(graph, least=1.0 if fused == "all" else PAYS, smallest=SMALLEST)
     if derive is None:
         return graph
     graph = simplify(derive(graph))

@@ -126,33 +126,33 @@ def compile(program: Source, /, *, grad: bool = False, wrt: Sequence[str] | None
     With `contract` a product and the sum that takes it may be rounded once together (the backend llvm alone).
     With `recompute_budget` (a fraction of the forward flops) or `memory` (bytes, or "64MB") what runs is the plan that
     `slpc.plan` makes of it, and the function has it as `.plan`. Unless `fuse` is false, attention, losses over a
-    vocabulary and the like run by blocks of rows where that pays and the backend can.
+    vocabulary and the like run by blocks of rows where that pays and the backend can; a plan also takes such regions as
+    pay in memory alone, where they are what it needs ("all", "batch": regions of that kind in any case).
 
     For the backend torch: the `device` ("cpu" unless said, "cuda", "cuda:1"); `tf32` lets products of f32 round to
     TF32; with `graph` each call replays a CUDA graph; with `deterministic` equal inputs give equal bits.
     """
     source = graph_of(program, **constants)
-    fused = fusion(fuse, backend, device)
     values = len(source.outputs)
-    chosen: Sequence[str] = ()
-    if grad or wrt is not None or of is not None:
-        chosen = differentiated(source, wrt)
-        derived = adjoint(source, wrt=chosen, of=of, fused=fused)
-    else:
-        derived = simplified(source, fused=fused)
-    known = {v.name for v in source.inputs}
-    seeds = [v.name for v in derived.inputs if v.name not in known]
+    chosen: Sequence[str] = differentiated(source, wrt) if grad or wrt is not None or of is not None else ()
+
+    def derived(fused: Fusion) -> Graph:
+        return adjoint(source, wrt=chosen, of=of, fused=fused) if chosen else simplified(source, fused=fused)
+
     plan = None
     if recompute_budget is not None or memory is not None:
-        from .planning import plan as planned
+        from .planning import fused_plan
 
-        plan = planned(derived, recompute_budget=recompute_budget, memory=memory, backend=backend,
-                       device=device or "cpu")
+        plan = fused_plan(derived, fuse, recompute_budget=recompute_budget, memory=memory, backend=backend,
+                          device=device or "cpu")
+    made = plan.graph if plan else derived(fusion(fuse, backend, device))
+    known = {v.name for v in source.inputs}
+    seeds = [v.name for v in made.inputs if v.name not in known]
     with placed(source.file):
-        made = build(plan.graph if plan else derived, values=values, wrt=chosen, seeds=seeds, batch=batch,
-                     backend=backend, contract=contract, running=running(device, tf32, graph, deterministic))
-    made.plan = plan
-    return made
+        function = build(made, values=values, wrt=chosen, seeds=seeds, batch=batch, backend=backend, contract=contract,
+                         running=running(device, tf32, graph, deterministic))
+    function.plan = plan
+    return function
 
 
 def running(device: str | None, tf32: bool, graph: bool, deterministic: bool) -> Running | None:

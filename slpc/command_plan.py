@@ -95,9 +95,8 @@ def plan(file: str, constants: dict[str, str], budget: str | None, memory: str |
             pictures.check_format(picture)
     if output is not None:
         files.check_writable(output)
-    graph = _graph(file, constants, forward, wrt, of, fuse, backend, device)
     budgets = CURVE if curve else () if given.one else OUTLOOK
-    plans = _plans(graph, given, budgets)
+    plans = _plans(_made(file, constants, forward, wrt, of), fuse, given, budgets)
     found = plans[0]
     if output is not None:
         files.write_text(output, show(found.graph, deletions=True))
@@ -110,7 +109,7 @@ def plan(file: str, constants: dict[str, str], budget: str | None, memory: str |
         rows = [plan_report.as_json(p) for p in plans]
         report.result(json.dumps({"curve": rows} if curve else plan_report.as_json(found, measured)))
         return
-    report.result(f"{file}: {report.name(graph.name)} on {backend}{' ' + device if device else ''}")
+    report.result(f"{file}: {report.name(found.tasks.graph.name)} on {backend}{' ' + device if device else ''}")
     if curve:
         plan_report.show_curve(plans)
     else:
@@ -122,29 +121,31 @@ def plan(file: str, constants: dict[str, str], budget: str | None, memory: str |
         plan_report.show_marks(found)
 
 
-def _graph(file: str, constants: dict[str, str], forward: bool, wrt: list[str] | None, of: str | None, fuse: Fusion,
-           backend: str, device: str | None) -> Graph:
-    """The program to plan: value and gradient, or as it stands with `forward` or if it is a saved plan."""
+def _made(file: str, constants: dict[str, str], forward: bool, wrt: list[str] | None,
+          of: str | None) -> Callable[[Fusion], Graph]:
+    """What makes the program to plan with the regions that it is given: value and gradient, or as it stands with
+    `forward` or if it is a saved plan."""
     from . import api
 
     with report.progress(f"reading {file}"):
         graph = api.load(file, **constants)
         saved = graph.scheduled and wrt is None and of is None
-        fused = api.fusion(fuse, backend, device)
-        return api.simplified(graph, fused=fused) if forward or saved else api.adjoint(graph, wrt, of, fused=fused)
+        if forward or saved:
+            return lambda fused: api.simplified(graph, fused=fused)
+        return lambda fused: api.adjoint(graph, wrt, of, fused=fused)
 
 
-def _plans(graph: Graph, given: _Limits, budgets: Sequence[float]) -> list[Plan]:
+def _plans(made: Callable[[Fusion], Graph], fuse: Fusion, given: _Limits, budgets: Sequence[float]) -> list[Plan]:
     """A plan for each of the budgets, or else the one that is asked for."""
     from . import planning
 
     with report.progress("planning; Ctrl-C takes the best so far"):
         if budgets:
-            return planning.curve(graph, budgets, effort=given.effort, backend=given.backend,
-                                  device=given.device)
-        return [planning.plan(graph, recompute_budget=given.budget, memory=given.memory,
-                              policy=given.policy, keep=given.keep, effort=given.effort, backend=given.backend,
-                                  device=given.device)]
+            return planning.fused_curve(made, fuse, budgets, effort=given.effort, backend=given.backend,
+                                        device=given.device)
+        return [planning.fused_plan(made, fuse, recompute_budget=given.budget, memory=given.memory,
+                                    policy=given.policy, keep=given.keep, effort=given.effort, backend=given.backend,
+                                    device=given.device)]
 
 
 def _measured(found: Plan, given: _Limits) -> int:
@@ -175,9 +176,9 @@ def why(file: str, constants: dict[str, str], name: str, budget: str | None, mem
     from . import api, reasons
     from .passes.fuse import refusals
 
-    graph = _graph(file, constants, forward, wrt, of, fuse, backend, device)
-    found, = _plans(graph, _Limits(budget, memory, policy, keep, effort, backend, device or "cpu"), ())
-    with api.placed(graph.file):
+    found, = _plans(_made(file, constants, forward, wrt, of), fuse,
+                    _Limits(budget, memory, policy, keep, effort, backend, device or "cpu"), ())
+    with api.placed(found.tasks.graph.file):
         stopped = {r.node.result.name: r.reason for r in refusals(api.simplified(api.load(file, **constants)))}
         reason = reasons.reason(found, name, stopped if fuse else {})
     if as_json:

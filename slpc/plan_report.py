@@ -86,6 +86,8 @@ def _facts(plan: Plan, measured: int | None) -> Iterable[tuple[str, str]]:
     if plan.region_flops:
         yield "", f"{decimal(plan.region_flops, 'flop')} more inside regions"
     inputs = plan.tasks.graph.inputs
+    if plan.regions:
+        yield "regions", plan.regions
     smaller = [b for b in plan.blocks if b.smaller]
     for at, each in enumerate(smaller[:LARGEST]):
         yield "" if at else "blocks", f"{each.region}: {blocking(each)}"
@@ -200,6 +202,7 @@ def as_json(plan: Plan, measured: int | None = None) -> dict[str, Any]:
         "recompute_fraction": plan.recompute_fraction, "region_flops": plan.region_flops,
         "wire_bytes": plan.wire_bytes,
         "budget": plan.budget, "memory_limit": plan.memory_limit, "policy": plan.policy,
+        "regions": plan.regions or None,
         "blocks": [{"region": b.region, "rows": list(b.size), "workspace_bytes": b.workspace,
                     "suited_rows": list(b.suited), "suited_bytes": b.suited_workspace} for b in plan.blocks],
         "kept": list(plan.kept), "steps": len(plan.order), "found_by": plan.found_by, "seconds": plan.seconds,

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from . import api, units
 from .function import target_of
 from .ir.diagnostics import Diagnostic, Fault, SlpError, near
+from .ir.graph import Graph
+from .memory import human
 from .passes import checkpoint
 from .passes.checkpoint import Plan
 from .passes.legalize import legalize
 from .passes.liveness import lives
+from .passes.pipeline import FRUGAL, Fusion
 from .passes.tasks import tasks
+
+WORTH = 0.9
+"""Regions that cost time are taken where memory is less than this share of what it is without them."""
 
 
 def plan(program: api.Source, /, *, recompute_budget: float | str | None = None, memory: int | str | None = None,
@@ -46,6 +53,65 @@ def curve(program: api.Source, /, budgets: Sequence[float] = (0, 0.05, 0.1, 0.25
     graph = api.graph_of(program)
     with api.placed(graph.file):
         return checkpoint.curve(graph, target_of(backend, device), [float(b) for b in budgets], effort=effort)
+
+
+def fused_curve(made: Callable[[Fusion], Graph], fuse: Fusion, budgets: Sequence[float], *, effort: str = "default",
+                backend: str = "numpy", device: str = "cpu") -> list[Plan]:
+    """`curve` of the program that `made` makes with regions as `fuse` says. If that is true, each budget takes the
+    regions of least memory (`passes.pipeline.FRUGAL`); those that cost time only where they spare more than a little.
+    """
+    curves = [curve(graph, budgets, effort=effort, backend=backend, device=device)
+              for graph in _candidates(made, fuse, backend, device)]
+    return [_least(plans) for plans in zip(*curves, strict=True)]
+
+
+def fused_plan(made: Callable[[Fusion], Graph], fuse: Fusion, **limits: Any) -> Plan:
+    """`plan` of the program that `made` makes with regions as `fuse` says. If that is true, of least memory within a
+    budget, or, with `memory`, of the fewest operations, whatever regions that takes. A policy is of those that pay."""
+    graphs = _candidates(made, fuse, limits["backend"], limits["device"])
+    if limits.get("policy") is not None or limits.get("keep") is not None:
+        return plan(graphs[0], **limits)
+    if limits.get("memory") is None:
+        return _least([plan(graph, **limits) for graph in graphs])
+    found: list[Plan] = []
+    reason = "those alone compute more again"
+    for graph in graphs:
+        try:
+            found.append(plan(graph, **limits))
+        except SlpError as error:
+            if error.code != "E0603" or (graph is graphs[-1] and not found):
+                raise
+            reason = "those alone do not fit"
+    limit = found[0].memory_limit or 0
+    best = min(found, key=lambda p: (max(0, p.peak_bytes - limit), sum(p.tasks.flops) + p.recompute_flops))
+    first = best is found[0] and not reason.endswith("fit")
+    return best if first else replace(best, regions=f"more than pay in time: {reason}")
+
+
+def _candidates(made: Callable[[Fusion], Graph], fuse: Fusion, backend: str, device: str) -> list[Graph]:
+    """The different programs to choose among, what takes the least time first. Where kernels run attention whole, no
+    other regions are looked for."""
+    fuse = api.fusion(fuse, backend, device)
+    ways = FRUGAL if fuse is True and target_of(backend, device).attends is None else (fuse,)
+    graphs = [made(ways[0])]
+    for way in ways[1:] if len(graphs[0].nodes) <= checkpoint.LARGE and not graphs[0].scheduled else ():
+        graph = made(way)
+        if graph not in graphs:
+            graphs.append(graph)
+    return graphs
+
+
+def _least(plans: Sequence[Plan]) -> Plan:
+    """The plan of least memory, an earlier one unless it takes `WORTH` as much."""
+    best = plans[0]
+    for other in plans[1:]:
+        if other.lives.peak + other.outside_bytes < WORTH * (best.lives.peak + best.outside_bytes):
+            best = other
+    first = plans[0]
+    if best is first:
+        return best
+    peak = first.lives.peak + first.outside_bytes
+    return replace(best, regions=f"more than pay in time: with those alone {human(peak)} would be alive at once")
 
 
 def schedule(program: api.Source, order: Sequence[str], /, *, backend: str = "numpy", device: str = "cpu") -> Plan:

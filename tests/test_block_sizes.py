@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy
 import pytest
@@ -17,6 +18,8 @@ from slpc.passes.block_sizes import BlockSizes
 from slpc.passes.blocks import choices
 from slpc.passes.checkpoint import Plan
 from slpc.passes.legalize import legalize
+
+PROGRAMS = Path(__file__).parent.parent / "programs"
 
 LAYERS = """
 T, d = {T}, 24
@@ -113,3 +116,42 @@ def test_more_budget_has_no_more_memory() -> None:
     plans: list[Plan] = planning.curve(gradient(), (0, 0.1, 0.3, 1), effort="quick")
     peaks = [plan.lives.peak for plan in plans]
     assert peaks == sorted(peaks, reverse=True)
+
+
+def plans(**limits: object) -> Plan:
+    """Of the transformer, two layers of 64: small, but its scores and hidden layer are worth a region."""
+    graph = slpc.load(PROGRAMS / "transformer.slp", T=256, d=64, L=2, H=2, B=1, V=512)
+    return planning.fused_plan(lambda fused: slpc.adjoint(graph, fused=fused), True, effort="quick", backend="numpy",
+                               device="cpu", **limits)
+
+
+def test_regions_that_cost_time_are_taken_where_memory_decides() -> None:
+    """The hidden layer of the MLP as well, in less memory than the plan without; where memory is free, it is stored."""
+    tight, free = plans(recompute_budget=0.0), plans(memory="1GiB")
+    assert "more than pay in time" in tight.regions and free.regions == ""
+    assert len(list(tight.graph.regions())) > len(list(free.graph.regions()))
+    assert tight.peak_bytes < 0.8 * free.peak_bytes
+    assert abs(measuring.peak_bytes(tight) - tight.peak_bytes) <= max(0.01 * tight.peak_bytes, 65536)
+    between = plans(memory=tight.peak_bytes + 65536)
+    assert between.peak_bytes <= tight.peak_bytes + 65536
+
+
+def test_a_network_takes_its_samples_in_blocks_where_memory_decides() -> None:
+    """Nothing is computed again, and what is alive is one block's activations and the gradients."""
+    graph = slpc.parse("""
+def loss(W: f32[4, 64, 64] = normal(0, 0.1), w: f32[64] = normal(0, 0.1), *, X: f32[2048, 64] = normal(0, 1),
+         Y: f32[2048] = normal(0, 1)):
+    for l in range(4):
+        X = sigmoid(X @ W[l])
+    return sum((X @ w - Y) ** 2)
+""")
+    plan = planning.fused_plan(lambda fused: slpc.adjoint(graph, fused=fused), True, recompute_budget=0.0,
+                               effort="quick", backend="numpy", device="cpu")
+    assert plan.regions and plan.recompute_flops == plan.region_flops == 0
+    hidden = 2048 * 64 * 4
+    assert plan.peak_bytes < 2 * hidden
+    f = slpc.compile(graph, grad=True, recompute_budget=0)
+    g = slpc.compile(graph, grad=True, fuse=False)
+    inputs = samples.draw(graph, 0)
+    for x, y in zip(f.flat(**inputs), g.flat(**inputs), strict=True):
+        numpy.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-4)
