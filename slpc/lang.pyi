@@ -224,6 +224,8 @@ def triu(x: Any, k: Any=0) -> Any:
     """x on and above the k-th diagonal, zeros below"""
 def wide(x: Any) -> Any:
     """x in f32 where it has 16 bits, else x: what sums, losses and statistics are computed in"""
+def narrow(y: Any, x: Any) -> Any:
+    """y, computed of wide(x), in the dtype of x"""
 def square(x: Any) -> Any:
     """x * x"""
 def reciprocal(x: Any) -> Any:
@@ -257,6 +259,6 @@ def logsumexp(x: Any, axis: Any=None, keepdims: Any=False) -> Any:
 def softmax(x: Any, axis: Any=-1) -> Any:
     """exp(x) / sum(exp(x)) along an axis, without overflow"""
 def log_softmax(x: Any, axis: Any=-1) -> Any:
-    """x - logsumexp(x, axis=axis, keepdims=True)"""
+    """x - logsumexp(x) along an axis: the logarithm of softmax, without its underflow"""
 def layernorm(x: Any, axis: Any=-1, epsilon: Any=1e-05) -> Any:
     """x less its mean, over its standard deviation, along an axis"""
