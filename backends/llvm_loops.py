@@ -30,7 +30,7 @@ class Access:
     numbers: tuple[int, int] | None = None
 
 
-BLOCK = 5_000
+BLOCK = 1_500
 """The ns of work that are worth a thread's while."""
 MOST_BLOCKS = 32
 """Blocks of one loop, so that threads which others hold up are waited for only a little."""
