@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -369,6 +369,7 @@ class _Lines(HasKernels, HasBlocks):
         self.kernel, self.attention = module.kernel, module.attention  # type: ignore[method-assign]
         self.counting, self.block_function = module.counting, module.block_function  # type: ignore[method-assign]
         self.target = TARGETS[module.kind]
+        self.given: Collection[Value] = ()
 
     def helper(self, name: str) -> str:
         """The name of a helper function, which the module will have."""
@@ -405,6 +406,7 @@ class _Part(_Lines):
                  returned: Sequence[Value] = ()) -> None:
         super().__init__(module)
         graph = module.graph
+        self.given = frozenset(known)
         self.known = {*graph.inputs, *known}
         self.dtypes: dict[str, Value] = {}
         self.lines: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from ..ir.graph import Constant, Node, Value, stays_below
@@ -24,6 +24,8 @@ class Scope(Protocol):
 
     device: str
     deterministic: bool
+    given: Collection[Value]
+    """Values that are there whatever they look into: what the function of a block is given."""
 
     def name(self, value: Value) -> str:
         """The name of the result."""
@@ -144,16 +146,16 @@ _FLIPPED = {"add": "add", "multiply": "multiply", "less": "greater", "less_equal
 
 def _operands(node: Node, scope: Scope, as_number: int = -1) -> list[str]:
     """Operands of an elementwise operation, as torch repeats them to the result's shape; one may be a number."""
-    bases = [v if scope.inherited(node, i) else _unrepeated(v) for i, v in enumerate(node.operands)]
+    bases = [v if scope.inherited(node, i) else _unrepeated(v, scope) for i, v in enumerate(node.operands)]
     if broadcast_shapes([v.shape for v in bases]) != node.result.shape:
         first = next((i for i, v in enumerate(node.operands) if not isinstance(v, Constant)), 0)
         bases[first] = node.operands[first]
     return [number(v) if i == as_number and isinstance(v, Constant) else scope.array(v) for i, v in enumerate(bases)]
 
 
-def _unrepeated(value: Value) -> Value:
+def _unrepeated(value: Value, scope: Scope) -> Value:
     """What torch itself repeats to the value: it without what only repeats it."""
-    while (made := value.node) is not None and made.operands:
+    while value not in scope.given and (made := value.node) is not None and made.operands:
         old, new = made.operands[0].shape, value.shape
         leads = made.op.name == "reshape" and len(new) > len(old) and new == (1,) * (len(new) - len(old)) + old
         if not leads and made.op.name not in ("broadcast_to", "stop_gradient"):
@@ -238,7 +240,7 @@ def _polygamma(node: Node, scope: Scope) -> list[str]:
 @_row("astype")
 def _written(node: Node, scope: Scope) -> list[str]:
     z = node.result
-    return [f"{scope.name(z)} = {scope.new(z)}.copy_({scope.array(_unrepeated(node.operands[0]))})"]
+    return [f"{scope.name(z)} = {scope.new(z)}.copy_({scope.array(_unrepeated(node.operands[0], scope))})"]
 
 
 # Views -----------------------------------------------------------------------------------------------------------
@@ -424,7 +426,7 @@ def _place(node: Node, scope: Scope) -> list[str]:
         elif flipped:
             text = f"{scope.array(piece)}.flip({shape_text(flipped)})"
         else:
-            text = scope.array(_unrepeated(piece))
+            text = scope.array(_unrepeated(piece, scope))
         into = f"{name}[{show_index(index, z.shape)}]"
         lines.append(f"{into} = {text}" if apart else f"{into}.add_({text})")
     return lines
