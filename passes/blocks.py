@@ -118,6 +118,11 @@ class Blocks:
         return sum(math.prod(map(len, nest)) * sum(n.flops for n in program.graph.nodes)
                    for nest, program in self.nests())
 
+    @property
+    def masked(self) -> bool:
+        """Do masks leave out columns of some blocks?"""
+        return any(stretch.columns is not None for stretch in self.axes[-1])
+
     def nests(self) -> Iterator[tuple[tuple[Stretch, ...], Program]]:
         """The loop nests, one after the other: the blocks along each axis, and the program that they run."""
         for nest in product(*self.axes):

@@ -26,6 +26,7 @@ from .block_sizes import Blocking, BlockSizes
 from .bounds import Bound, lower_bound
 from .chain import Programme
 from .contract import contract
+from .cost import RegionCost, regions
 from .donation import settled
 from .exact import exact
 from .legalize import legalize
@@ -178,6 +179,11 @@ class Plan:
     def region_flops(self) -> int:
         """Flops that regions compute again inside themselves, which no budget is charged for."""
         return computed_again_inside(self.tasks.graph)
+
+    @cached_property
+    def masked(self) -> tuple[RegionCost, ...]:
+        """The regions of which masks cut work, each run of its order of text counted once."""
+        return tuple(regions(self.tasks.graph, self.tasks.target))
 
     @cached_property
     def kept(self) -> tuple[str, ...]:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 from ..ir.graph import Constant, Graph, Node, Value
 from ..ir.layout import layout
+from ..ir.target import Target
 from .activity import chosen_inputs, chosen_output
 from .adjoint import adjoint
+from .blocks import blocks, by_blocks
 from .simplify import simplify
 
 
@@ -40,6 +42,29 @@ class Cost:
 def costs(graph: Graph) -> list[Cost]:
     """The cost of each operation in the order of the graph; views cost nothing and are left out."""
     return [Cost(n, n.flops, _read(n), sum(v.type.bytes for v in n.results)) for n in graph.nodes if not n.op.view]
+
+
+@dataclass(frozen=True)
+class RegionCost:
+    """All runs of a region that has blocks: flops of these, and of its body on whole arrays. Masks that compare
+    positions make the difference: columns that they leave out are not computed."""
+
+    region: str
+    runs: int
+    flops: int
+    whole: int
+
+
+def regions(graph: Graph, target: Target) -> list[RegionCost]:
+    """What masks cut in the regions of a graph that is legal for the target, in the order of the program; regions in
+    which they cut nothing are left out."""
+    found: dict[str, RegionCost] = {}
+    for node in graph.nodes:
+        if by_blocks(node, target) and (loop := blocks(node, target)).masked:
+            name = node.attributes["body"].name
+            before = found.get(name, RegionCost(name, 0, 0, 0))
+            found[name] = RegionCost(name, before.runs + 1, before.flops + loop.flops, before.whole + node.flops)
+    return list(found.values())
 
 
 def _read(node: Node) -> int:

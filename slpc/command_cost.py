@@ -12,8 +12,9 @@ from . import arguments, report
 
 if TYPE_CHECKING:
     from .ir.graph import Graph
-    from .passes.cost import Cost
+    from .passes.cost import Cost, RegionCost
     from .passes.devices import Device
+    from .passes.pipeline import Fusion
     from .passes.training import TrainingMemory
 
 
@@ -34,10 +35,11 @@ of its flops at the device's rate and its bytes at its bandwidth.
 @click.option("--state", "state", metavar="DTYPE", help="The dtype of the optimizer's state: the parameters' own.")
 @click.option("--device", "device_name", metavar="NAME", help="Say the roofline time on a100, h100, h200 or cpu.")
 @click.option("--top", type=click.IntRange(1), default=12, show_default=True, help="Kinds of operations to list.")
+@arguments.fusion
 @arguments.backend
 @arguments.as_json
 def cost(file: str, constants: dict[str, str], grad: bool, wrt: list[str] | None, of: str | None,
-         optimizer: str | None, state: str | None, device_name: str | None, top: int, backend: str,
+         optimizer: str | None, state: str | None, device_name: str | None, top: int, fuse: Fusion, backend: str,
          as_json: bool) -> None:
     """What a program costs: flops, bytes, time on a device, and with --grad the memory that training takes."""
     from . import api
@@ -48,18 +50,32 @@ def cost(file: str, constants: dict[str, str], grad: bool, wrt: list[str] | None
         derived = grad or wrt is not None or of is not None or optimizer is not None
         with api.placed(graph.file):
             device = _device(device_name)
+            by_blocks = _regions(graph, derived, wrt, of, api.fusion(fuse, backend), backend)
             graph = api.adjoint(graph, wrt, of) if derived else api.simplified(graph)
             training = _training(graph, optimizer or "sgd", state, backend) if derived else None
     found = costs(graph)
     if as_json:
-        report.result(json.dumps(_as_json(graph, found, device, training)))
+        report.result(json.dumps(_as_json(graph, found, device, training, by_blocks)))
         return
     report.table(_rows(found, device, top))
     report.result("")
-    report.table(_totals(graph, found, device))
+    report.table(_totals(found, device, by_blocks))
     if training is not None:
         report.result("")
         report.table(_memory(training, optimizer or "sgd", device))
+
+
+def _regions(graph: Graph, derived: bool, wrt: list[str] | None, of: str | None, fused: Fusion,
+             backend: str) -> list[RegionCost]:
+    """The regions with which the backend runs the program, those of which masks cut work."""
+    from . import api
+    from .function import target_of
+    from .passes.cost import regions
+    from .passes.legalize import legalize
+
+    target = target_of(backend)
+    run = api.adjoint(graph, wrt, of, fused=fused) if derived else api.simplified(graph, fused=fused)
+    return regions(legalize(run, target), target) if any(True for _ in run.regions()) else []
 
 
 def _device(name: str | None) -> Device | None:
@@ -141,15 +157,17 @@ def _place(c: Cost) -> str:
     return f"{value.name}, line {value.span.line}" if value.span is not None else value.name
 
 
-def _totals(graph: Graph, found: Sequence[Cost], device: Device | None) -> list[list[str]]:
+def _totals(found: Sequence[Cost], device: Device | None, by_blocks: Sequence[RegionCost]) -> list[list[str]]:
     from .memory import human
     from .passes.roofline import seconds, utilisation
+    from .plan_report import masks
     from .units import decimal
 
     flops, bytes_ = sum(c.flops for c in found), sum(c.bytes for c in found)
     products = sum(c.flops for c in found if c.node.op.family == "product")
     rows = [["operations", f"{len(found):,}"],
             ["flops", decimal(flops, "flop") + (f", {products / flops:.1%} of it products" if products else "")],
+            *([["masks", masks(by_blocks)]] if by_blocks else []),
             ["bytes", f"{human(bytes_)}: {human(sum(c.read for c in found))} read, "
                       f"{human(sum(c.written for c in found))} written"],
             ["intensity", f"{flops / bytes_ if bytes_ else 0.0:.3g} flop/B"]]
@@ -194,7 +212,7 @@ def _share(size: int, device: Device | None) -> str:
 # As JSON -------------------------------------------------------------------------------------------------------
 
 def _as_json(graph: Graph, found: Sequence[Cost], device: Device | None,
-             training: TrainingMemory | None) -> dict[str, Any]:
+             training: TrainingMemory | None, by_blocks: Sequence[RegionCost]) -> dict[str, Any]:
     """`operations` in the order of the program; `seconds` and `mfu` are null without a device."""
     from dataclasses import asdict
 
@@ -211,6 +229,7 @@ def _as_json(graph: Graph, found: Sequence[Cost], device: Device | None,
         "device": device and {"name": device.name, "title": device.title, "bandwidth": device.bandwidth,
                               "products": {str(d): rate for d, rate in device.products.items()},
                               "memory": device.memory, "source": device.source},
+        "masked": [{"region": r.region, "runs": r.runs, "flops": r.flops, "whole_flops": r.whole} for r in by_blocks],
         "training": training and {**asdict(training), "total": training.total, "in_step": training.in_step},
         "operations": [{"name": c.node.result.name, "operation": c.node.op.name, "type": str(c.node.result.type),
                         "flops": c.flops, "bytes_read": c.read, "bytes_written": c.written, "intensity": c.intensity,

@@ -11,6 +11,7 @@ from .ir.graph import Value
 from .memory import human
 from .passes.block_sizes import Blocking
 from .passes.checkpoint import Plan
+from .passes.cost import RegionCost
 from .units import decimal
 
 WIDTH = 72
@@ -86,6 +87,8 @@ def _facts(plan: Plan, measured: int | None) -> Iterable[tuple[str, str]]:
     if plan.region_flops:
         yield "", f"{decimal(plan.region_flops, 'flop')} more inside regions"
     inputs = plan.tasks.graph.inputs
+    if plan.masked:
+        yield "masks", masks(plan.masked)
     if plan.regions:
         yield "regions", plan.regions
     smaller = [b for b in plan.blocks if b.smaller]
@@ -106,6 +109,12 @@ def blocking(chosen: Blocking) -> str:
         return f"{by}, which suits the caches and fits beside what is alive"
     return (f"{by}; {_rows(chosen.suited)} would suit the caches, but the {human(chosen.suited_workspace)} that they "
             "need are not free beside what is alive")
+
+
+def masks(found: Sequence[RegionCost]) -> str:
+    """What masks that compare positions cut in regions."""
+    done, whole = sum(r.flops for r in found), sum(r.whole for r in found)
+    return f"leave out {1 - done / whole:.1%} of the {decimal(whole, 'flop')} of {', '.join(r.region for r in found)}"
 
 
 def _rows(size: Sequence[int]) -> str:
@@ -203,6 +212,7 @@ def as_json(plan: Plan, measured: int | None = None) -> dict[str, Any]:
         "wire_bytes": plan.wire_bytes,
         "budget": plan.budget, "memory_limit": plan.memory_limit, "policy": plan.policy,
         "regions": plan.regions or None,
+        "masked": [{"region": r.region, "flops": r.flops, "whole_flops": r.whole} for r in plan.masked],
         "blocks": [{"region": b.region, "rows": list(b.size), "workspace_bytes": b.workspace,
                     "suited_rows": list(b.suited), "suited_bytes": b.suited_workspace} for b in plan.blocks],
         "kept": list(plan.kept), "steps": len(plan.order), "found_by": plan.found_by, "seconds": plan.seconds,

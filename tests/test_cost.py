@@ -119,3 +119,25 @@ def test_errors_of_the_command() -> None:
                         (["--grad", "--state", "i32"], "E0409")):
         found = CliRunner().invoke(main, ["cost", MLP, *words])
         assert found.exit_code == 2 and f"error[{code}]" in found.stderr, found.stderr
+
+
+@pytest.mark.parametrize(("mask", "share"), [("j <= i", 0.5), ("(j <= i) & (j > i - 16)", 16 / 2048)])
+def test_what_masks_cut_is_shown(mask: str, share: float, tmp_path: Path) -> None:
+    """By `cost` and by `plan`, in the region and in its adjoint: half of a causal mask, of a window what is in it."""
+    file = tmp_path / "masked.slp"
+    file.write_text(f"""
+T, d = 2048, 8
+def f(Q: f32[T, d], K: f32[T, d], V: f32[T, d]):
+    i, j = arange(T)[:, None], arange(T)[None, :]
+    R = softmax(where({mask}, Q @ K.T, -inf)) @ V
+    return sum(max(R, axis=0))
+""")
+    for command in ("cost", "plan"):
+        words = [command, str(file), "--json", *(["--grad"] if command == "cost" else ["--budget", "0"])]
+        found = json.loads(CliRunner().invoke(main, words).output)["masked"]
+        assert len(found) == 2
+        for region in found:
+            assert share < region["flops"] / region["whole_flops"] < share + 0.12
+        assert "masks" in CliRunner().invoke(main, [w for w in words if w != "--json"]).output
+    unfused = CliRunner().invoke(main, ["cost", str(file), "--grad", "--no-fuse", "--json"])
+    assert json.loads(unfused.output)["masked"] == []
