@@ -70,7 +70,8 @@ TARGETS = {"cpu": _CPU, "cuda": replace(_CPU, adds_in={}, fusible=fusible, atten
 TARGET = TARGETS["cpu"]
 
 _TAKEN = {"torch", "threading", "SIZE", "DEVICE", "block", "run", "kept", "out", "outputs", "checks", "values", "tuple",
-          "zip", "map", "hasattr", "ENTRY", "inputs", "noted", "settings", "works", "done", "contextlib", "bool_",
+          "zip", "map", "hasattr", "ENTRY", "ranges", "extremes", "inputs", "noted", "settings", "works", "done",
+          "contextlib", "bool_",
           "triton", "tl", "libdevice", *HELPERS, *triton_functions.HELPERS, *triton_kernels.ATTENTION}
 
 
@@ -102,11 +103,13 @@ def emit(graph: Graph, placement: Placement | None = None, *, source: str = "", 
 def load(text: str, name: str = "", *, batch: bool = False) -> Callable[..., tuple[Any, ...]]:
     """The emitted module's function: inputs by position, a tuple of outputs back. Without an arena it takes tensors of
     points for scalars. Where the program reads by indices from data, `function(..., checks=[])` leaves it to the caller
-    to call `function.verify(checks)`. Tracebacks into it show its lines."""
+    to call `function.verify(checks)`, in which those of
+    `function.ranges(inputs)` stand first. Tracebacks into it show its lines."""
     module = load_module(text, name)
     entry: Callable[..., tuple[Any, ...]] = module["ENTRY"]
-    if "verify" in module:
-        entry.verify = module["verify"]  # type: ignore[attr-defined]
+    for name in ("ranges", "extremes", "verify"):
+        if name in module:
+            setattr(entry, name, module[name])
     return entry
 
 
@@ -176,6 +179,18 @@ class _Module:
         self.settings = device != "cpu" or any(_multiplies(n) for n in graph.nodes)
         self.decorator = "@settings()" if self.settings else "@torch.no_grad()"
         self.relative = False
+        self.ranges: dict[tuple[Value, int], str] = {}
+
+    def noted(self, index: Value, length: int, reader: str) -> bool:
+        """Of an input that is an index as a whole the range is noted where the function begins, once for each axis; of
+        an operand of a region where its loop does."""
+        root = buffer(index)
+        if self.placement is None or root not in self.graph.inputs or root.type.size != index.type.size:
+            return False
+        if not self.relative:
+            self.ranges.setdefault((root, length), reader)
+            self.helpers["verify"] = None
+        return True
 
     def constant(self, value: Constant) -> str:
         """The name of a tensor of the module that holds the constant."""
@@ -275,8 +290,17 @@ class _Module:
 
     def _checked(self, lines: list[str]) -> list[str]:
         """The lines, and what says that an index of theirs was out of range."""
-        noted = any(line.startswith("checks.append(") for line in lines)
+        noted = any("checks" in line for line in lines)
         return ["checks = []", *lines, "verify(checks)"] if noted else lines
+
+    def _ranges(self) -> list[str]:
+        """The function that notes the ranges of inputs."""
+        if not self.ranges:
+            return []
+        return ["", "", *_call("def ranges", ", ".join(map(self.name, self.graph.inputs)), ":"),
+                '    """The least and the largest of the inputs that are indices."""', "    return [",
+                *(f'        ("{reader}", {length}, *torch.aminmax({self.name(v)})),'
+                  for (v, length), reader in self.ranges.items()), "    ]"]
 
     def arena(self) -> list[str]:
         """The functions that run in an arena."""
@@ -287,7 +311,7 @@ class _Module:
         arguments = ", ".join(["block", *map(names, graph.inputs), *outputs])
         parts = [_Part(self, range(start, min(start + length, len(graph.nodes))))
                  for start in range(0, max(len(graph.nodes), 1), max(length, 1))]
-        checked = "verify" in self.helpers
+        checked = any("checks" in line for part in parts for line in part.lines)
         passed = f"{arguments}, checks" if checked else arguments
         text: list[str] = []
         calls = []
@@ -295,11 +319,13 @@ class _Module:
             name = "run" if len(parts) == 1 else f"_block_{self.entry}_{at}"
             text += ["", "", *_call(f"def {name}", passed, ":"), *(f"    {line}" for line in part.lines)]
             calls += _call(name, passed.replace(", checks", ", noted") if checked else passed)
-        if checked:
+        if "verify" in self.helpers:
+            if self.ranges:
+                calls = [f"noted += ranges({', '.join(map(names, graph.inputs))})", *calls]
             calls = ["noted = [] if checks is None else checks", *calls, "if checks is None:", "    verify(noted)"]
         size = -(-self.placement.size // 64) * 64
         return [*(["", ""] if self.helpers else []), f"SIZE = {size}  # bytes of the arena", *self.functions, *text,
-                *self._outputs(),
+                *self._ranges(), *self._outputs(),
                 *self._entry(calls)]
 
     def _outputs(self) -> list[str]:
@@ -366,6 +392,7 @@ class _Lines(HasKernels, HasBlocks):
         self.module, self.name = module, module.name
         self.device, self.deterministic = module.device, module.deterministic
         self.constant = module.constant
+        self.noted = module.noted
         self.kernel, self.attention = module.kernel, module.attention  # type: ignore[method-assign]
         self.counting, self.block_function = module.counting, module.block_function  # type: ignore[method-assign]
         self.target = TARGETS[module.kind]
@@ -375,6 +402,7 @@ class _Lines(HasKernels, HasBlocks):
         """The name of a helper function, which the module will have."""
         self.module.helpers[name] = None
         return name
+
 
 
 class _Plain(_Lines):

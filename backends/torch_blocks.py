@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..ir.graph import Graph, Node, Value
 from ..ir.target import Target
 from ..passes.blocks import Blocks, Program, Stretch, blocks
-from .torch_lowering import Scope
+from .torch_lowering import Scope, noted_ranges
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def lower_blocks(node: Node, scope: Scope) -> list[str] | None:
     if not isinstance(scope, HasBlocks):
         return None
     loop = blocks(node, scope.target)
-    lines = []
+    lines = noted_ranges(node, scope)
     for value, summed in zip(node.results, loop.summed, strict=True):
         alone = all(p.outside[node.results.index(value)] for p in loop.programs.values())
         memory = scope.new(value) + (".zero_()" if summed and not alone else "")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from ..ir.graph import Constant, Node, Value, stays_below
+from ..ir.graph import Constant, Graph, Node, Value, buffer, stays_below
 from ..ir.literals import text as literal_text
 from ..ir.ops import OPS
 from ..ir.shapes import broadcast_shapes, disjoint, forwards
@@ -47,6 +47,9 @@ class Scope(Protocol):
 
     def helper(self, name: str) -> str:
         """The name of a function of `HELPERS` that the module must have."""
+
+    def noted(self, index: Value, length: int, reader: str) -> bool:
+        """Is the range of an index of that reader noted where the function or the loop begins?"""
 
 
 Lowering = Callable[[Node, Scope], list[str]]
@@ -112,9 +115,14 @@ def derivative_of_lgamma(n, x, out):
     return torch.where(n == 0, torch.digamma(x), out, out=out)
 ''',
     "verify": '''\
-def verify(checks):
+def extremes(checks):
+    """The least and the largest index of each check."""
+    return torch.stack([x.long() for name, length, low, high in checks for x in (low, high)])
+
+
+def verify(checks, found=None):
     """IndexError unless the least and the largest index of each check are within its axis. One transfer for all."""
-    found = torch.stack([x.long() for name, length, low, high in checks for x in (low, high)]).tolist()
+    found = (extremes(checks) if found is None else found).tolist()
     for (name, length, _, _), low, high in zip(checks, found[::2], found[1::2]):
         if not -length <= low <= high < length:
             index = low if low < -length else high
@@ -351,7 +359,7 @@ def _positions(node: Node, scope: Scope, lengths: Shape) -> tuple[list[str], str
     """
     lines, indices = [], node.operands[1:]
     for value, length in zip(indices, lengths, strict=False):
-        if not stays_below(value, length) and value.type.size:
+        if not stays_below(value, length) and value.type.size and not scope.noted(value, length, node.result.name):
             scope.helper("verify")
             lines.append(f'checks.append(("{node.result.name}", {length}, *torch.aminmax({scope.array(value)})))')
     if not positions_workspace(node, lengths):
@@ -363,6 +371,23 @@ def _positions(node: Node, scope: Scope, lengths: Shape) -> tuple[list[str], str
         if i:
             lines.append(f"{at}[0].mul_({length}).add_({at}[1])")
     return lines, f"{at}[0]"
+
+
+def noted_ranges(node: Node, scope: Scope) -> list[str]:
+    """Lines that note the ranges of a region's operands that it takes as indices."""
+    body: Graph = node.attributes["body"]
+    outside = dict(zip(body.inputs, node.operands, strict=True))
+    lines = []
+    for inner in body.nodes:
+        if inner.op.name in ("gather", "scatter_add"):
+            lengths = inner.operands[0].shape if inner.op.name == "gather" else inner.result.shape
+            for value, length in zip(inner.operands[1:], lengths, strict=False):
+                given = outside.get(buffer(value))
+                if given is not None and given.type.size and not stays_below(given, length) \
+                        and not scope.noted(given, length, node.results[0].name):
+                    scope.helper("verify")
+                    lines.append(f'checks.append(("{node.results[0].name}", {length}, *torch.aminmax({scope.array(given)})))')
+    return lines
 
 
 def positions_workspace(node: Node, lengths: Shape) -> int:

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ..ir.graph import Constant, Graph, Node, Value, buffer, stays_below
-from ..ir.layout import Layout, chain, layout
+from ..ir.graph import Graph, Node, Value
+from ..ir.layout import Layout, layout
 from ..ir.types import TensorType, bf16, f16
 from ..passes.attention import as_attention
 from ..passes.groups import Group, as_group
 from ..passes.kernels import as_product_sum
 from . import triton_kernels
 from .torch_blocks import lower_blocks
-from .torch_lowering import Scope
+from .torch_lowering import Scope, noted_ranges
 from .triton_functions import fusible
 from .triton_kernels import Kernel
 
@@ -75,7 +75,7 @@ def _group(node: Node, scope: Scope) -> list[str] | None:
         return replace(found, offset=0)  # the tensor that is given begins there
 
     kernel = scope.kernel(body, group, lies)
-    lines = [*_checks(body, outside, scope), *(f"{scope.name(v)} = {scope.new(v)}" for v in node.results)]
+    lines = [*noted_ranges(node, scope), *(f"{scope.name(v)} = {scope.new(v)}" for v in node.results)]
     results = dict(zip(body.outputs, node.results, strict=True))
     given = [scope.name(results[v]) if v in results else scope.array(outside[v]) for v in kernel.arguments]
     if kernel.programs:
@@ -107,22 +107,6 @@ def _attention(node: Node, scope: Scope) -> list[str] | None:
         given = [q, k, v, more[0], *heads, *more[1:]]
         return [*lines, f"attention_backward({', '.join(given)}, {options})"]
     return [*lines, f"attend({', '.join([q, k, v, *heads, *results[1:]])}, {options})"]
-
-
-def _checks(body: Graph, outside: dict[Value, Value], scope: Scope) -> list[str]:
-    """Lines that note the range of the indices from data by which the kernel reads or writes."""
-    lines = []
-    for node in body.nodes:
-        if node.op.name in ("gather", "scatter_add"):
-            lengths = node.operands[0].shape if node.op.name == "gather" else node.result.shape
-            for value, length in zip(node.operands[1:], lengths, strict=False):
-                root = chain(value)[0]
-                known = root not in outside or isinstance(buffer(root), Constant)
-                if not known and root.type.size and not stays_below(outside[root], length):
-                    scope.helper("verify")
-                    lines.append(f'checks.append(("{outside[root].name}", {length}, '
-                                 f"*torch.aminmax({scope.array(outside[root])})))")
-    return list(dict.fromkeys(lines))
 
 
 SERVED: list[Callable[[Node, Scope], list[str] | None]] = [_product_sum, _attention, _group, lower_blocks]

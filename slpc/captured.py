@@ -24,8 +24,9 @@ class Captured:
         self.checks: list[Any] = []
 
     def __call__(self, *inputs: Any, checks: list[Any] | None = None) -> tuple[Any, ...]:
-        """Replay; IndexError where an index from data is out of range, which is read after the replay. With `checks`
-        that is left to the caller, as with the emitted function."""
+        """Replay; IndexError where an index from data is out of range. Of inputs that is known before the replay has
+        run, which is not waited for; of indices that are computed it is read after it. With `checks` all of it is left
+        to the caller, as with the emitted function."""
         key = tuple(inputs[i].data_ptr() for i in self.held)
         if key != self.key:
             self.key = None
@@ -33,11 +34,15 @@ class Captured:
             self.key = key
             if self.donated:
                 return self._checked(noted, checks)
+        ranges = _Ranges(self.entry, inputs) if checks is None and hasattr(self.entry, "ranges") else None
         for i, given in enumerate(inputs):
             if i not in self.held:
                 self.given[i].copy_(given)
         self.graph.replay()
-        return self._checked(self.checks, checks)
+        if ranges is None:
+            return self._checked(self.checks, checks)
+        ranges.verify()
+        return self._checked(self.checks[len(ranges.checks):], checks)
 
     def _checked(self, noted: list[Any], checks: list[Any] | None) -> tuple[Any, ...]:
         if checks is not None:
@@ -81,3 +86,22 @@ class Captured:
         """Those results that lie in no donated input."""
         over = {id(self.given[i]) for i in self.donated}
         return [x for x in results if id(x) not in over]
+
+
+class _Ranges:
+    """The ranges of the inputs that are indices, on their way to the host."""
+
+    def __init__(self, entry: Any, inputs: Sequence[Any]) -> None:
+        import torch
+
+        self.entry, self.checks = entry, entry.ranges(*inputs)
+        found = entry.extremes(self.checks)
+        self.found = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+        self.found.copy_(found, non_blocking=True)
+        self.there: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self.there.record()
+
+    def verify(self) -> None:
+        """Wait for them; IndexError where one is out of range."""
+        self.there.synchronize()
+        self.entry.verify(self.checks, self.found)
