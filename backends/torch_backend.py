@@ -31,7 +31,7 @@ from .triton_functions import fusible
 from .triton_kernels import Kernel
 
 CUBLAS = 32 << 20
-"""Bytes that torch allocates for cuBLAS at the first product and keeps, on Hopper."""
+"""Bytes that torch allocates for cuBLAS at its first product and keeps, on Hopper; cublas_products.py needs none."""
 
 
 WIDTH = 110
@@ -45,12 +45,19 @@ def _outside(graph: Graph) -> int:
 
 
 def _outside_on_cuda(graph: Graph) -> int:
-    return _outside(graph) + (CUBLAS if any(map(_multiplies, graph.nodes)) else 0)
+    own = any(n.op.name == "matmul" and not torch_lowering.by_cublaslt(n) for node in graph.nodes
+              if not torch_regions.is_attention(node) for n in _within(node))
+    return _outside(graph) + (CUBLAS if own else 0)
 
 
 def _multiplies(node: Node) -> bool:
-    return node.op.name == "matmul" or (node.op.name == "region" and any(
-        n.op.name == "matmul" for n in node.attributes["body"].nodes))
+    return any(n.op.name == "matmul" for n in _within(node))
+
+
+def _within(node: Node) -> Sequence[Node]:
+    """The operation, or those of a region."""
+    body: Graph | None = node.attributes["body"] if node.op.name == "region" else None
+    return (node,) if body is None else body.nodes
 
 
 _WIDE = ({(name, dtype): f32 for name in ("cumsum", "scatter_add", "place") for dtype in (f16, bf16)}
@@ -61,6 +68,7 @@ _CPU = Target(
     "torch", arena=True, collectives=True, computed_in=_WIDE, adds_in={f16: f32, bf16: f32},
     products_as_blas=True, joined_batches=True,
     row_by_row=_ROWS, steps_forward=True, in_place=torch_lowering.IN_PLACE, adds_products=True, regions=True,
+    accumulates=torch_lowering.accumulates,
     serves=torch_regions.product_sums,
     takes_over=torch_regions.takes_over, workspace=torch_lowering.node_workspace, outside=_outside)
 TARGETS = {"cpu": _CPU, "cuda": replace(_CPU, adds_in={}, fusible=fusible, attends=torch_regions.attends,
@@ -69,10 +77,10 @@ TARGETS = {"cpu": _CPU, "cuda": replace(_CPU, adds_in={}, fusible=fusible, atten
 """The facts, by the kind of device."""
 TARGET = TARGETS["cpu"]
 
-_TAKEN = {"torch", "threading", "SIZE", "DEVICE", "block", "run", "kept", "out", "outputs", "checks", "values", "tuple",
-          "zip", "map", "hasattr", "ENTRY", "ranges", "extremes", "inputs", "noted", "settings", "works", "done",
-          "contextlib", "bool_",
-          "triton", "tl", "libdevice", *HELPERS, *triton_functions.HELPERS, *triton_kernels.ATTENTION}
+_TAKEN = {"torch", "threading", "SIZE", "DEVICE", "block", "run", "kept", "out", "outputs", "checks", "values",
+          "tuple", "zip", "map", "hasattr", "ENTRY", "ranges", "extremes", "ctypes", "inputs", "noted", "settings",
+          "works", "done", "contextlib", "bool_", "CANDIDATES", "RUNS", "NOTHING", "Algorithm", "Product", "triton",
+          "tl", "libdevice", "alignments", *HELPERS, *triton_functions.HELPERS, *triton_kernels.ATTENTION}
 
 
 def lowered() -> set[str]:
@@ -103,13 +111,12 @@ def emit(graph: Graph, placement: Placement | None = None, *, source: str = "", 
 def load(text: str, name: str = "", *, batch: bool = False) -> Callable[..., tuple[Any, ...]]:
     """The emitted module's function: inputs by position, a tuple of outputs back. Without an arena it takes tensors of
     points for scalars. Where the program reads by indices from data, `function(..., checks=[])` leaves it to the caller
-    to call `function.verify(checks)`, in which those of
-    `function.ranges(inputs)` stand first. Tracebacks into it show its lines."""
+    to call `function.verify(checks)`; those of `function.ranges(inputs)` stand first. Tracebacks show its lines."""
     module = load_module(text, name)
     entry: Callable[..., tuple[Any, ...]] = module["ENTRY"]
-    for name in ("ranges", "extremes", "verify"):
-        if name in module:
-            setattr(entry, name, module[name])
+    for known in ("ranges", "extremes", "verify"):
+        if known in module:
+            setattr(entry, known, module[known])
     return entry
 
 
@@ -127,11 +134,9 @@ def _head(module: _Module, source: str, tf32: bool) -> list[str]:
                   "outputs, these are written instead."]
     lines += ['"""', ""]
     settings = module.settings
-    if settings:
-        lines += ["import contextlib"]
-    if module.keeps:
-        lines += ["import threading"]
-    lines += [*([""] if settings or module.keeps else []), "import torch"]
+    used = [*(["contextlib"] if settings else []), *(["ctypes"] if "product" in module.helpers else []),
+            *(["threading"] if module.keeps else [])]
+    lines += [*(f"import {name}" for name in used), *([""] if used else []), "import torch"]
     if settings:
         lines += ["", "", *_SETTINGS.format(
             backend="cuda" if module.device != "cpu" else "mkldnn", f32="tf32" if tf32 else "ieee",
@@ -179,6 +184,7 @@ class _Module:
         self.settings = device != "cpu" or any(_multiplies(n) for n in graph.nodes)
         self.decorator = "@settings()" if self.settings else "@torch.no_grad()"
         self.relative = False
+        self.added: set[Value] = set()
         self.ranges: dict[tuple[Value, int], str] = {}
 
     def noted(self, index: Value, length: int, reader: str) -> bool:
@@ -237,6 +243,7 @@ class _Module:
         inside = [v for v, out in zip(graph.outputs, program.outside, strict=True) if not out]
         inner.given = within_outputs(Graph(graph.name, graph.inputs, graph.nodes, outside, {}, len(graph.inputs)),
                                      program.placement, scalars=True)
+        inner.added = {v for v, adds in zip(graph.outputs, program.added, strict=True) if adds}
         part = _Part(inner, range(len(graph.nodes)), known_values(program), inside)
         checks = any("checks" in line for line in part.lines)
         arguments = ["block", *map(names, known_values(program)), *map(names, outside), *(["checks"] if checks else [])]
@@ -393,6 +400,7 @@ class _Lines(HasKernels, HasBlocks):
         self.device, self.deterministic = module.device, module.deterministic
         self.constant = module.constant
         self.noted = module.noted
+        self.added = module.added.__contains__
         self.kernel, self.attention = module.kernel, module.attention  # type: ignore[method-assign]
         self.counting, self.block_function = module.counting, module.block_function  # type: ignore[method-assign]
         self.target = TARGETS[module.kind]

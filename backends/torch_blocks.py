@@ -45,7 +45,8 @@ def lower_blocks(node: Node, scope: Scope) -> list[str] | None:
     loop = blocks(node, scope.target)
     lines = noted_ranges(node, scope)
     for value, summed in zip(node.results, loop.summed, strict=True):
-        alone = all(p.outside[node.results.index(value)] for p in loop.programs.values())
+        number = node.results.index(value)
+        alone = all(p.outside[number] and not p.added[number] for p in loop.programs.values())
         memory = scope.new(value) + (".zero_()" if summed and not alone else "")
         if memory != scope.name(value):
             lines.append(f"{scope.name(value)} = {memory}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Protocol
 
 from ..ir.graph import Constant, Graph, Node, Value, buffer, stays_below
@@ -12,7 +13,7 @@ from ..ir.ops import OPS
 from ..ir.shapes import broadcast_shapes, disjoint, forwards
 from ..ir.show import show_index
 from ..ir.tables import rows
-from ..ir.types import DType, Shape, i64
+from ..ir.types import DType, Shape, bf16, f16, i64
 
 DTYPES = {"f16": "float16", "bf16": "bfloat16", "f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64",
           "bool": "bool"}
@@ -45,6 +46,9 @@ class Scope(Protocol):
     def inherited(self, node: Node, position: int) -> bool:
         """Does the operand's memory lie already where it belongs in the result's?"""
 
+    def added(self, value: Value) -> bool:
+        """Is the result added to what lies in its memory?"""
+
     def helper(self, name: str) -> str:
         """The name of a function of `HELPERS` that the module must have."""
 
@@ -67,6 +71,12 @@ def number(value: Constant) -> str:
     exact = value.dtype.name in ("f16", "bf16")  # torch computes with the number in f32
     shown = repr(value.number) if exact else literal_text(value.number, value.dtype)
     return f"{shown[:-3]}torch.{shown[-3:]}" if shown[-3:] in ("inf", "nan") else shown
+
+
+def _text_of(file: str, begin: str) -> str:
+    """A file beside this one, from where it has that text."""
+    text = Path(__file__).with_name(file).read_text("utf-8")
+    return text[text.index(begin):]
 
 
 HELPERS = {
@@ -128,6 +138,7 @@ def verify(checks, found=None):
             index = low if low < -length else high
             raise IndexError(f"index {index} is out of range for an axis of length {length}", name)
 ''',
+    "product": _text_of("cublas_products.py", "CANDIDATES, RUNS"),
     "integer_product": '''\
 def integer_product(x, y, out):
     """A matrix product of integers, which cuBLAS has not: a sum over products, column by column of x."""
@@ -307,14 +318,44 @@ def _cumsum(node: Node, scope: Scope) -> list[str]:
 def _matmul(node: Node, scope: Scope) -> list[str]:
     x, y = map(scope.array, node.operands)
     z = node.result
+    if scope.added(z):
+        return added_product(node, z, (scope.new(z), x, y), scope, f", out={scope.new(z)}")
     if z.dtype.kind == "int" and scope.device != "cpu":
         return _helped(node, scope, "integer_product", x, y)
+    if scope.device != "cpu" and by_cublaslt(node):
+        return [f"{scope.name(z)} = {scope.helper('product')}({x}, {y}{_out(z, scope)})"]
     if z.type.rank <= 3:
         return _defined(node, scope, "mm" if z.type.rank == 2 else "bmm", x, y)
     batches = math.prod(z.shape[:-2])
     x, y, into = (f"{text}.view({shape_text((batches, *v.shape[-2:]))})"
                   for text, v in zip((x, y, scope.name(z)), (*node.operands, z), strict=True))
     return [f"{scope.name(z)} = {scope.new(z)}", f"torch.bmm({x}, {y}, out={into})"]
+
+
+def by_cublaslt(node: Node) -> bool:
+    """Is it a product for which CUDA takes the library's fastest algorithm (cublas_products.py)?"""
+    return (node.op.name == "matmul" and node.result.type.rank == 2 and node.result.dtype in (f16, bf16)
+            and all(v.type.size for v in node.operands))
+
+
+def accumulates(node: Node) -> bool:
+    """Can the operation's result be added to what is there?"""
+    return node.op.name == "matmul" and node.result.dtype.is_float and 2 <= node.result.type.rank <= 3
+
+
+def added_product(node: Node, result: Value, operands: tuple[str, str, str], scope: Scope, out: str) -> list[str]:
+    """Z + X Y by one call of the library, where `node` is the product."""
+    z, x, y = operands
+    if scope.device != "cpu" and by_cublaslt(node):
+        return [f"{scope.name(result)} = {scope.helper('product')}({x}, {y}, {z}{_out(result, scope, out)})"]
+    call = "addmm" if result.type.rank == 2 else "baddbmm"
+    return [f"{scope.name(result)} = torch.{call}({z}, {x}, {y}{out})"]
+
+
+def _out(value: Value, scope: Scope, out: str = "") -> str:
+    """`, out=...`, new memory where there is no arena; and whether the same bits are asked for."""
+    found = out or scope.out(value) or f", out={scope.new(value)}"
+    return found + (", tuned=False" if scope.deterministic else "")
 
 
 # Data movement ---------------------------------------------------------------------------------------------------
@@ -386,7 +427,8 @@ def noted_ranges(node: Node, scope: Scope) -> list[str]:
                 if given is not None and given.type.size and not stays_below(given, length) \
                         and not scope.noted(given, length, node.results[0].name):
                     scope.helper("verify")
-                    lines.append(f'checks.append(("{node.results[0].name}", {length}, *torch.aminmax({scope.array(given)})))')
+                    found = f"*torch.aminmax({scope.array(given)})"
+                    lines.append(f'checks.append(("{node.results[0].name}", {length}, {found}))')
     return lines
 
 

@@ -17,7 +17,7 @@ from ..passes.groups import Group, as_group
 from ..passes.kernels import as_product_sum
 from . import triton_kernels
 from .torch_blocks import lower_blocks
-from .torch_lowering import Scope, noted_ranges
+from .torch_lowering import Scope, added_product, noted_ranges
 from .triton_functions import fusible
 from .triton_kernels import Kernel
 
@@ -57,8 +57,7 @@ def _product_sum(node: Node, scope: Scope) -> list[str] | None:
     outside = dict(zip(body.inputs, node.operands, strict=True))
     z, x, y = (scope.array(outside[v]) for v in found)
     result = node.results[0]
-    call = "addmm" if result.type.rank == 2 else "baddbmm"
-    return [f"{scope.name(result)} = torch.{call}({z}, {x}, {y}{scope.out(result)})"]
+    return added_product(body.nodes[0], result, (z, x, y), scope, scope.out(result))
 
 
 def _group(node: Node, scope: Scope) -> list[str] | None:
@@ -90,6 +89,11 @@ WIDTHS = (64, 128)
 def attends(heads: TensorType, softmax: bool) -> bool:
     """Are there kernels for such heads? float16 overflows where nothing is subtracted."""
     return heads.shape[-1] in WIDTHS and (heads.dtype is bf16 or (heads.dtype is f16 and softmax))
+
+
+def is_attention(node: Node) -> bool:
+    """Is it a region that the kernels of attention serve?"""
+    return node.op.name == "region" and as_attention(node.attributes["body"]) is not None
 
 
 def _attention(node: Node, scope: Scope) -> list[str] | None:
