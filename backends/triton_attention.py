@@ -161,11 +161,11 @@ def attention_backward_queries(q_in, k_in, v_in, g_in, l_at, d_at, dq_out, scale
     dq_out.store([batch, head, first, 0], (dq * factor).to(q.dtype).reshape(1, 1, QUERIES, WIDTH))
 
 
-FORWARD = {(64, False): (128, 64, 4, 3), (64, True): (64, 64, 4, 3), (128, False): (64, 64, 4, 3),
-           (128, True): (64, 64, 4, 3)}
+FORWARD = {(64, False): (128, 64, 4, 4), (64, True): (64, 128, 4, 2), (128, False): (128, 64, 4, 2),
+           (128, True): (128, 64, 4, 2)}
 BACKWARD = {64: (64, 64, 4, 3), 128: (64, 64, 4, 2)}
 """By the heads' width, and whether a mask is causal: queries and keys in a block, warps, and blocks that are under way.
-What was fastest of seven on an H200."""
+What was fastest of twelve on an H200."""
 
 
 def described(x, rows):

@@ -53,7 +53,8 @@ class Target:
     `contracts` says that it can round a product
     and the sum that takes it once together. `collectives` says that it runs in several processes; the others have
     copies of what one process sums. `workspace` is the bytes that one run of an operation needs beside operands and
-    results, `outside` the most that the libraries allocate at once beside the arena while a program runs. `arena`
+    results, `ridge` the flops of a program's products that the device does in the time of a byte of its memory, so
+    that a plan weighs an operation that moves bytes by its time (0: by its arithmetic alone), `outside` the most that the libraries allocate at once beside the arena while a program runs. `arena`
     says whether the backend emits programs that run in an arena, `regions` whether it runs a region by blocks (the
     others are given its body in its place, unless the body is one that it `serves` whole, by a kernel),
     `block_bytes` what the largest value of a block takes where nothing says its rows: what is read again soon is to
@@ -90,6 +91,7 @@ class Target:
     attends: Callable[[TensorType, bool], bool] | None = None
     workspace: Callable[[Node], int] = no_workspace
     outside: Callable[[Graph], int] = none_outside
+    ridge: Callable[[Graph], int] = none_outside
 
     def padded(self, size: int) -> int:
         """The bytes that a value of `size` bytes takes in an arena: as they are, or rounded up to the alignment."""

@@ -67,6 +67,11 @@ def regions(graph: Graph, target: Target) -> list[RegionCost]:
     return list(found.values())
 
 
+def moved(node: Node) -> int:
+    """Bytes that one run of an operation reads and writes."""
+    return _read(node) + sum(v.type.bytes for v in node.results)
+
+
 def _read(node: Node) -> int:
     """Bytes of the distinct operands. A gather reads only what its indices name."""
     distinct = [v for v in dict.fromkeys(node.operands) if not isinstance(v, Constant)]

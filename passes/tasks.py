@@ -23,7 +23,8 @@ class Tasks:
     Bytes are padded as the target's arena pads them. `hands_over` lists (buffer read, buffer written, offset in bytes)
     such that the result may lie with that offset over the operand's memory when the operand dies. `overwrites` lists,
     itself among them, the tasks that may not run once this one has written over what they read of a donated input
-    (`passes.donation`); what lies there has no bytes. `forward`: the task computes a value, not only a derivative.
+    (`passes.donation`); what lies there has no bytes. `flops` are those of an operation, or those that the device could
+    do while its bytes are moved, if that is more (Williams, Waterman and Patterson 2009). `forward`: the task computes a value, not only a derivative.
     """
 
     graph: Graph
@@ -104,7 +105,8 @@ def tasks(graph: Graph, target: Target, inlined: Collection[Node] = (), outside:
         hands_over.append(tuple((number[r], number[z], at) for r, z, at in heirlooms(node, operands, target)
                                 if r in number and not lodged.keys() & {r, z} and z not in elsewhere))
     needed = forward_nodes(graph)
-    needs = [_needs(n, target) for n in nodes]
+    ridge = target.ridge(graph)
+    needs = [_needs(n, target, ridge) for n in nodes]
     return Tasks(
         graph, target, nodes, tuple(reads), tuple(writes), tuple(hands_over),
         tuple(flops for flops, _ in needs), tuple(workspace for _, workspace in needs),
@@ -115,13 +117,14 @@ def tasks(graph: Graph, target: Target, inlined: Collection[Node] = (), outside:
         tuple(map(tuple, overwrites)))
 
 
-def _needs(node: Node, target: Target) -> tuple[int, int]:
+def _needs(node: Node, target: Target, ridge: int) -> tuple[int, int]:
     """Flops of one run of an operation, and the bytes that it needs beside operands and results: of a region that runs
     by blocks, the flops of all blocks, of the columns that each sees, and what one of them needs."""
     from .blocks import blocks, by_blocks
+    from .cost import moved
 
     if not by_blocks(node, target):
-        return node.flops, target.workspace(node)
+        return max(node.flops, ridge * moved(node)), target.workspace(node)
     found = blocks(node, target)
     return found.flops, found.workspace
 
