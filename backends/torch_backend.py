@@ -79,7 +79,7 @@ _CPU = Target(
     serves=torch_regions.product_sums,
     takes_over=torch_regions.takes_over, workspace=torch_lowering.node_workspace, outside=_outside)
 TARGETS = {"cpu": _CPU, "cuda": replace(_CPU, adds_in={}, fusible=fusible, attends=torch_regions.attends,
-                                        serves=torch_regions.kernels_too, block_bytes=256 << 20,
+                                        serves=torch_regions.kernels_too, block_bytes=256 << 20, shrinks=2,
                                         outside=_outside_on_cuda, ridge=_ridge)}
 """The facts, by the kind of device."""
 TARGET = TARGETS["cpu"]

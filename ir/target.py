@@ -53,12 +53,14 @@ class Target:
     `contracts` says that it can round a product
     and the sum that takes it once together. `collectives` says that it runs in several processes; the others have
     copies of what one process sums. `workspace` is the bytes that one run of an operation needs beside operands and
-    results, `ridge` the flops of a program's products that the device does in the time of a byte of its memory, so
-    that a plan weighs an operation that moves bytes by its time (0: by its arithmetic alone), `outside` the most that the libraries allocate at once beside the arena while a program runs. `arena`
+    results, `outside` the most that the libraries allocate at once beside the arena while a program runs. `ridge` is
+    the flops of a program's products that the device does in the time of a byte of its memory, so that a plan weighs an
+    operation that moves bytes by its time (0: by its arithmetic alone). `arena`
     says whether the backend emits programs that run in an arena, `regions` whether it runs a region by blocks (the
     others are given its body in its place, unless the body is one that it `serves` whole, by a kernel),
     `block_bytes` what the largest value of a block takes where nothing says its rows: what is read again soon is to
-    be in a cache, or a processor to be filled, `fewest_rows` how many it has all the same: a product needs some to
+    be in a cache, or a processor to be filled, `shrinks` by what that may be divided where memory is short,
+    `fewest_rows` how many it has all the same: a product needs some to
     be worth packing its operands, `by_elements` which programs it takes apart into scalars instead.
     `alignment` is that of a value of at least that many bytes in it; a smaller one is aligned to its elements.
     """
@@ -68,6 +70,7 @@ class Target:
     regions: bool = False
     serves: Callable[[Graph], bool] | None = None
     block_bytes: int = 1 << 19
+    shrinks: int = 16
     fewest_rows: int = 16
     by_elements: Callable[[Graph], bool] = never
     alignment: int = 64

@@ -47,9 +47,9 @@ rows and a quarter of the bytes do."""
 MOST, FEWEST = 1 << 22, 16
 """Bytes of the largest value of a block, before it has fewer rows than the target wants; and the fewest that it has."""
 
-SHRUNK, SHORT = 16, 32
-"""Where memory is short, a block's largest value takes down to this share of what the target wants, and a block has no
-fewer rows than that: below, loops and products of few rows cost more than the bytes are worth."""
+SHORT = 32
+"""Where memory is short, a block has no fewer rows than that: below, loops and products of few rows cost more than the
+bytes are worth."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def choices(body: Graph, target: Target) -> list[tuple[int, ...]]:
     rows = rows_of(body)
     size = rows.sizes(body.rows) if body.rows else _fitting(rows, target)
     found = [size]
-    least = max(1, target.block_bytes // SHRUNK * math.prod(rows.lengths) // max(1, _largest(rows)))
+    least = max(1, target.block_bytes // target.shrinks * math.prod(rows.lengths) // max(1, _largest(rows)))
     while not body.rows:
         at = next((k for k, n in enumerate(size) if n > 1), len(size) - 1)
         half = _even(rows.lengths[at], -(-size[at] // 2))

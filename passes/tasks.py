@@ -24,7 +24,8 @@ class Tasks:
     such that the result may lie with that offset over the operand's memory when the operand dies. `overwrites` lists,
     itself among them, the tasks that may not run once this one has written over what they read of a donated input
     (`passes.donation`); what lies there has no bytes. `flops` are those of an operation, or those that the device could
-    do while its bytes are moved, if that is more (Williams, Waterman and Patterson 2009). `forward`: the task computes a value, not only a derivative.
+    do while its bytes are moved, if that is more (Williams, Waterman and Patterson 2009). `forward`: the task computes
+    a value, not only a derivative.
     """
 
     graph: Graph
