@@ -69,6 +69,7 @@ class Function:
 
     def __init__(self, module: Module, known: Sequence[Value]) -> None:
         self.module, self.name = module, module.name
+        self.given = frozenset(known)
         self.known = set(known)
         self.beforehand: set[Value] = set()
         self.views: dict[tuple[object, ...], tuple[list[str], str]] = {}
@@ -176,7 +177,7 @@ class Function:
 
     def repeated(self, value: Value) -> str:
         """The value, or what NumPy itself repeats to its shape."""
-        while (node := value.node) is not None and (
+        while value not in self.given and (node := value.node) is not None and (
                 node.op.name in ("broadcast_to", "stop_gradient") or (node.op.name == "reshape" and _only_leads(node))):
             value = node.operands[0]
         return self.array(value)
