@@ -1,7 +1,8 @@
 """The transformer of programs/transformer.slp on one GPU, beside torch: time, MFU and peak memory of a training step.
 
     python benchmarks/gpu.py                    # the model of docs/torch.md: B 8, T 2048, d 1024, L 12, V 32768, bf16
-    python benchmarks/gpu.py --budgets 0,0.1,1 --peers eager,compile --attention
+    python benchmarks/gpu.py --budgets 0,0.1,1 --peers eager,compile --picture docs/gpu-curve.svg
+    python benchmarks/gpu.py --budgets "" --peers "" --attention          # attention alone (gpu_attention.py)
 
 A step is the loss and all gradients. Peak is beyond parameters and inputs, gradients included, as torch's allocator
 counts it; ours is also predicted. Times are medians of replays or calls, in one run; each call is checked for a finite
@@ -155,9 +156,12 @@ def ceiling() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budgets", default="0,0.1,0.2,0.35,0.6")
-    parser.add_argument("--peers", default="eager,compile,compile:0.5,compile:0.1,checkpoint")
+    parser.add_argument("--budgets", default="0,0.05,0.1,0.2,0.32,0.4,0.55,0.75,1")
+    parser.add_argument("--peers", default="eager,compile,compile:0.9,compile:0.7,compile:0.5,compile:0.3,compile:0.1,"
+                                           "checkpoint")
     parser.add_argument("--sizes", default="L=12,d=1024,H=16,B=8,T=2048,V=32768")
+    parser.add_argument("--attention", action="store_true", help="a table of attention alone")
+    parser.add_argument("--picture", metavar="FILE", help="time against peak")
     parser.add_argument("--profile", action="store_true", help="where the time of the first budget goes")
     options = parser.parse_args()
     sizes = {name: int(n) for name, n in (pair.split("=") for pair in options.sizes.split(","))}
@@ -168,7 +172,10 @@ def main() -> None:
     rows = ["| who | ms | MFU | of a large product | peak MiB | predicted | first call s |",
             "|---|---|---|---|---|---|---|"]
 
+    points: list[tuple[str, float, float]] = []
+
     def row(who: str, ms: float, first: float, peak: float, predicted: float | None = None) -> None:
+        points.append((who, ms, peak))
         rate = flops(sizes) / ms * 1e3
         rows.append(f"| {who} | {ms:.1f} | {rate / SHEET:.1%} | {rate / most:.1%} | {peak:.0f} | "
                     f"{'' if predicted is None else f'{predicted:.0f}'} | {first:.1f} |")
@@ -181,6 +188,39 @@ def main() -> None:
     if options.profile:
         _profile(sizes, given, float(options.budgets.split(",")[0]))
     print("\n" + "\n".join(rows))
+    if options.attention:
+        import gpu_attention
+
+        gpu_attention.table(timed)
+    if options.picture:
+        picture(points, options.picture)
+
+
+def picture(points: list[tuple[str, float, float]], file: str) -> None:
+    """Milliseconds against MiB of each plan of ours and each way of torch's."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.8, 4.0), layout="constrained")
+    axes = figure.subplots()
+    groups = {"slpc, by budget": ("slpc", "o-", "#0072b2"),
+              "torch.compile, by memory budget": ("torch compile", "s", "#d55e00"),
+              "torch eager and checkpoint": ("torch", "^", "#999999")}
+    left = [p for p in points if not any(map(math.isnan, p[1:]))]
+    for title, (begin, style, colour) in groups.items():
+        mine = [p for p in left if p[0].startswith(begin)]
+        left = [p for p in left if p not in mine]
+        axes.plot([peak for _, _, peak in mine], [ms for _, ms, _ in mine], style, color=colour, label=title)
+        for who, ms, peak in mine:
+            axes.annotate(who.removeprefix("slpc, budget ").removeprefix("torch "), (peak, ms), fontsize=7,
+                          xytext=(4, 3), textcoords="offset points")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([n << 9 for n in (1, 2, 4, 8, 16, 32)], ["0.5", "1", "2", "4", "8", "16"])
+    axes.set_xlabel("peak beyond parameters and inputs, GiB")
+    axes.set_ylabel("ms a step")
+    axes.set_title("Loss and all gradients of the transformer, one H200, bf16")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(file, metadata={"Date": None} if file.endswith(".svg") else None)
 
 
 def _caught(run: Callable[[], tuple[float, ...]]) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ the program says: kernels sum in f32.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,7 +25,7 @@ from ..ir.ops import OPS
 from ..ir.parse import parse
 from ..ir.rows import counted
 from ..ir.target import Target
-from ..ir.types import DType, f32
+from ..ir.types import DType, TensorType, f32
 from .fuse import structure
 from .rebuild import extended
 from .regions import adjoint_region
@@ -254,6 +254,12 @@ def _forward(made: Graph) -> _Found | None:
     if len(set(inputs)) < 3 or set(inputs) != set(made.inputs) or not set(made.outputs[1:]) <= set(statistics):
         return None
     return found
+
+
+def is_attention(made: Graph, attends: Callable[[TensorType, bool], bool]) -> bool:
+    """Is a region's body attention over heads that there are kernels for?"""
+    found = _forward(made)
+    return found is not None and 2 <= found.q.type.rank <= 4 and attends(found.q.type, found.softmax)
 
 
 def with_attention(graph: Graph, target: Target) -> Graph:

@@ -17,11 +17,11 @@ the library's product adds to what is there.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..ir.diagnostics import Fault
 from ..ir.graph import Builder, Constant, Graph, Node, Value, buffer
-from ..ir.layout import chain, layout
+from ..ir.layout import Layout, chain, layout
 from ..ir.rows import rows_of
 from ..ir.target import Target
 from .groups import Group, fits, groups
@@ -177,14 +177,16 @@ class _Kernels:
     def _body(self, group: Group) -> tuple[Graph, tuple[Value, ...]] | None:
         """The group as a body of its own, and what it is given; None where its rows do not meet."""
         inside = {v for n in group.nodes if not n.op.view for v in n.results}
-        given: dict[Value, None] = {}
+        given: dict[Value, Value] = {}
+        looks: dict[tuple[Value, Layout | None], Value] = {}
         for node in group.nodes:
-            if not node.op.view:
-                given.update((v, None) for v in (_outside(o, inside) for o in node.operands) if v is not None)
-        largest = sorted(given, key=lambda v: -v.type.size)
+            for v in (_outside(o, inside) for o in node.operands) if not node.op.view else ():
+                if v is not None:
+                    given[v] = looks.setdefault((buffer(v), layout(v)), v)  # what looks alike into memory is one
+        largest = sorted(looks.values(), key=lambda v: -v.type.size)
         for first in largest[:4]:
-            order = (first, *(v for v in given if v is not first))
-            body = _written(group, order)
+            order = (first, *(v for v in looks.values() if v is not first))
+            body = _written(group, order, given)
             try:
                 rows_of(body)
             except Fault:
@@ -193,9 +195,11 @@ class _Kernels:
         return None
 
 
-def _written(group: Group, given: Sequence[Value]) -> Graph:
+def _written(group: Group, inputs: Sequence[Value], given: Mapping[Value, Value]) -> Graph:
+    """The body with these inputs; `given` says which of them stands for what is read."""
     builder = Builder(f"{_stem(group.results[-1].name)}_fused")
-    now: dict[Value, Value] = {v: builder.input(_stem(v.name), v.type) for v in given}
+    made = {v: builder.input(_stem(v.name), v.type) for v in inputs}
+    now: dict[Value, Value] = {v: made[given[v]] for v in given}
     for node in group.nodes:
         if node.result in now or (node.op.view and node.operands[0] not in now
                                   and not isinstance(node.operands[0], Constant)):

@@ -10,7 +10,7 @@ and all cotangents are then done while the block is there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from ..ir.diagnostics import Fault
@@ -23,13 +23,13 @@ MOST = 64
 """Operations between two regions; more are a program of their own."""
 
 
-def merge(graph: Graph) -> Graph:
-    """The program with those neighbouring regions merged whose bodies share work. `@scheduled` programs are left
-    alone."""
+def merge(graph: Graph, apart: Callable[[Graph], bool] = lambda body: False) -> Graph:
+    """The program with those neighbouring regions merged whose bodies share work, but for bodies that stay `apart`.
+    `@scheduled` programs are left alone."""
     if graph.scheduled:
         return graph
     while True:
-        regions = [n for n in graph.nodes if n.op.name == "region"]
+        regions = [n for n in graph.nodes if n.op.name == "region" and not apart(n.attributes["body"])]
         for first, second in pairwise(regions):
             if set(first.operands) & set(second.operands) and (part := _merged(graph, first, second)) is not None:
                 graph = replaced(graph, [part])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from ..ir.diagnostics import Fault, near
 from ..ir.graph import Graph
+from ..ir.types import TensorType
 from .adjoint import adjoint
+from .attention import is_attention
 from .batch import by_batch
 from .fuse import PAYS, SMALLEST, fuse
 from .merge import merge
@@ -16,7 +19,14 @@ from .tangent import tangent
 from .update import OPTIMIZERS, training_step
 
 Options = Mapping[str, Any]
-Fusion: TypeAlias = bool | Literal["batch", "all"]
+@dataclass(frozen=True)
+class Kernels:
+    """Regions that pay; one that is attention is merged with no other where there are kernels for its heads."""
+
+    attends: Callable[[TensorType, bool], bool]
+
+
+Fusion: TypeAlias = bool | Literal["batch", "all"] | Kernels
 """No regions, those that pay, one over the samples as well, or all that spare memory, though they cost time."""
 FRUGAL: tuple[Fusion, ...] = (True, "all", "batch")
 """What there is to choose among where memory decides, what takes the least time first."""
@@ -60,4 +70,7 @@ def prepared(graph: Graph, *, fused: Fusion, derive: Callable[[Graph], Graph] | 
     if not fused:
         return graph
     whole = by_batch(graph, least=PAYS, smallest=SMALLEST) if fused == "batch" else graph
-    return simplify(whole if whole is not graph else merge(graph))
+    if whole is not graph:
+        return simplify(whole)
+    kernels = fused if isinstance(fused, Kernels) else None
+    return simplify(merge(graph, lambda body: kernels is not None and is_attention(body, kernels.attends)))

@@ -185,7 +185,11 @@ def module(program: Source, /, *, seed: int = 0, recompute_budget: float | str |
 def fusion(fuse: Fusion, backend: str, device: str | None = None) -> Fusion:
     """`fuse` where the backend runs regions on the device, by blocks of rows or, those of attention, by kernels; else
     False."""
+    from .passes.pipeline import Kernels
+
     target = target_of(backend, device or "cpu")
+    if fuse is True and target.attends is not None:
+        return Kernels(target.attends)
     return fuse if target.regions or target.attends is not None else False
 
 

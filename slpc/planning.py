@@ -92,7 +92,7 @@ def _candidates(made: Callable[[Fusion], Graph], fuse: Fusion, backend: str, dev
     """The different programs to choose among, what takes the least time first. Where kernels run attention whole, no
     other regions are looked for."""
     fuse = api.fusion(fuse, backend, device)
-    ways = FRUGAL if fuse is True and target_of(backend, device).attends is None else (fuse,)
+    ways = FRUGAL if fuse is True else (fuse,)
     graphs = [made(ways[0])]
     for way in ways[1:] if len(graphs[0].nodes) <= checkpoint.LARGE and not graphs[0].scheduled else ():
         graph = made(way)

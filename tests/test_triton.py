@@ -17,7 +17,7 @@ from test_operations import SHAPES, TYPED, program, sample
 
 import slpc
 from slpc import samples
-from slpc.backends import numpy_backend, triton_functions, triton_kernels
+from slpc.backends import numpy_backend, torch_backend, triton_functions, triton_kernels
 from slpc.ir.graph import Graph, Value
 from slpc.ir.ops import OPS
 from slpc.ir.parse import parse
@@ -356,3 +356,15 @@ def f(x: f64[24, 8], w: f64[3, 8, 8] = normal(0, 0.2)):
     plain, regions = (numpy_backend.load(numpy_backend.emit(legal(g)), batch=True)(*drawn) for g in (derived, made))
     for a, b in zip(plain, regions, strict=True):
         np.testing.assert_allclose(b, a, 0, 1e-5 * np.abs(a).max())  # scores are f32 in the kernels
+
+
+@pytest.mark.parametrize("text", ["return attend(q, k, v)", "return sum(wide(attend(q, k, v) * w))"])
+def test_attention_alone_and_its_gradient_reach_the_kernels(text: str) -> None:
+    """Merged into one region they would run by blocks."""
+    kind = "bf16[2, 3, 128, 64]"
+    graph = parse(f"def attend(q, k, v):\n    return softmax(q @ k.mT / 8, axis=-1) @ v\n\n"
+                  f"def f(q: {kind}, k: {kind}, v: {kind}, *, w: {kind}):\n    {text}\n")
+    made = slpc.adjoint(graph, fused=slpc.api.fusion(True, "torch", "cuda"))
+    found = [as_attention(n.attributes["body"]) for n in legalize(made, torch_backend.TARGETS["cuda"]).nodes
+             if n.op.name == "region"]
+    assert [kind.backward for kind in found if kind is not None] == [False, True]
