@@ -361,7 +361,7 @@ def f(x: f64[24, 8], w: f64[3, 8, 8] = normal(0, 0.2)):
 @pytest.mark.parametrize("text", ["return attend(q, k, v)", "return sum(wide(attend(q, k, v) * w))"])
 def test_attention_alone_and_its_gradient_reach_the_kernels(text: str) -> None:
     """Merged into one region they would run by blocks."""
-    kind = "bf16[2, 3, 128, 64]"
+    kind = "bf16[2, 3, 1024, 64]"
     graph = parse(f"def attend(q, k, v):\n    return softmax(q @ k.mT / 8, axis=-1) @ v\n\n"
                   f"def f(q: {kind}, k: {kind}, v: {kind}, *, w: {kind}):\n    {text}\n")
     made = slpc.adjoint(graph, fused=slpc.api.fusion(True, "torch", "cuda"))
