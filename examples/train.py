@@ -69,17 +69,18 @@ def device_of(name: str) -> Device:
     return next((d for d in DEVICES.values() if d.name in title), DEVICES["h100"])
 
 
-def curve(losses: list[float], path: Path) -> None:
-    """The losses as a picture; nothing where matplotlib is not installed."""
+def curve(losses: list[float], first: int, path: Path) -> bool:
+    """The losses from a step on as a picture, or False where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        return
+        return False
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
-    axes.plot(range(1, len(losses) + 1), losses)
+    axes.plot(range(first + 1, first + len(losses) + 1), losses)
     axes.set(xlabel="step", ylabel="loss, nats a byte")
     figure.savefig(path)
+    return True
 
 
 @click.command()
@@ -139,8 +140,10 @@ def main(path: Path, steps: int, stop: int | None, budget: str, optimizer: str, 
         return
     step.save(save)
     if losses:
-        curve(losses, save.with_suffix(".png"))
         console.print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f} in {len(losses)} steps")
+        picture = save.with_suffix(".png")
+        if curve(losses, step.updates - len(losses), picture):
+            console.print(f"{picture}: the losses")
     console.print(f"{save}: parameters and state after {step.updates} updates")
 
 
