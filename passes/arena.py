@@ -10,9 +10,9 @@ from ..ir.layout import layout
 from ..ir.target import Target
 from . import packing
 from .donation import Lodging, lodgings
+from .first_fit import Part
 from .in_place import piece_offsets
 from .liveness import Lives, lives
-from .packing import Part
 from .tasks import Tasks, tasks
 
 

@@ -1,8 +1,9 @@
 """Packing: an offset for each unit of memory, such that none that live at the same time overlap.
 
 The problem is dynamic storage allocation, NP-hard (Garey and Johnson 1979, SR2). First fit by decreasing size is at the
-live peak on most programs. Where it is not and OR-tools is installed, its CP-SAT solver looks for a packing into the
-live peak itself, and where that finds none, units that stick out are placed earlier and all is tried again.
+live peak on most programs. Where it is not, orders for first fit are searched: what decides is how the units lie that
+live at the few moments at which memory is nearly full, so these alone are tried again and again. Where that does not
+help either and OR-tools is installed, its CP-SAT solver looks for a packing.
 """
 
 from __future__ import annotations
@@ -10,42 +11,31 @@ from __future__ import annotations
 import heapq
 import random
 from bisect import bisect_left, insort
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 
-import numpy
+from .first_fit import Exact, Part, Tight, Unit, step_of
 
 FEW = 4000
 """Up to so many units are placed by first fit over all of them; more by the order of time, in n log n."""
-WORK = 25_000
-"""From each of its orders, first fit is tried again until so many units have been placed; a quarter of it goes to
-outputs that lie lowest."""
+WORK = 200_000
+"""From the two orders that look best, a search tries first fit again until so many units have been placed; a twentieth
+of it goes to each order before."""
+LOWER = 0.97
+"""A search aims at this fraction of the best height so far."""
 SOLVABLE = 200
 """The solver is asked about so many units at the most, for so much of its deterministic time:"""
 SOLVER_TIME = 2.0
 SOLVER_CONFLICTS = 1000
 """And for so many conflicts, of some milliseconds each, which that clock counts at next to nothing here."""
+SOLVER_CONFLICTS = 2000
+"""And for so many conflicts, of some milliseconds each, which that clock counts at next to nothing here."""
 CLOSE = 1.01
 """A packing within this factor of the live peak is good enough."""
-PROMISED = 1.02
-"""One that is not even within this factor is worth the long search."""
 HARDLY_MORE = 1.005
 """What a packing with some units lowest may take, beside the best one."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Bytes that are taken from one step to another, at an offset within a unit."""
-
-    start: int
-    end: int
-    bytes: int
-    offset: int = 0
-
-
-Unit = Sequence[Part]
-"""What is placed as one: a value with all those whose memory it takes over, or a workspace. The first part is whole."""
+WORSE = 0.03
+"""How often a search goes on from what is worse."""
 
 
 def pack(units: Sequence[Unit], alignment: int, goal: int, kept: Container[int] = (), quick: bool = False) -> list[int]:
@@ -58,17 +48,22 @@ def pack(units: Sequence[Unit], alignment: int, goal: int, kept: Container[int] 
     by_time = _in_time(units, alignment)
     if len(units) > FEW or size(units, by_time) == 0:
         return by_time
-    search = _Search(units, alignment, goal)
-    low = search.best([search.with_lowest(kept)], 0 if quick else WORK // 4)
-    if size(units, low) <= goal * CLOSE:
+    exact = Exact(units, alignment)
+    orders = _orders(units, kept)
+    low = exact(orders[0])
+    enough = int(goal * CLOSE)
+    if size(units, low) <= enough:
         return low
-    best = min(by_time, search.best(search.orders(), 0), key=lambda offsets: size(units, offsets))
-    if quick:
-        return best
-    if size(units, best) > goal * CLOSE:
-        best = min(best, _solved(units, alignment, int(goal * CLOSE)) or best, key=lambda offsets: size(units, offsets))
-    if size(units, best) > goal * PROMISED:
-        best = min(best, search.best(search.orders(), WORK), key=lambda offsets: size(units, offsets))
+    best = by_time
+    for order in orders[1:]:
+        best = min(best, exact(order), key=lambda offsets: size(units, offsets))
+        if size(units, best) <= enough:
+            break
+    if not quick and size(units, best) > enough:
+        for order in _searched(units, goal, orders):
+            best = min(best, exact(order), key=lambda offsets: size(units, offsets))
+        if size(units, best) > enough:
+            best = min(best, _solved(units, exact, alignment, enough) or best, key=lambda offsets: size(units, offsets))
     return low if size(units, low) <= HARDLY_MORE * size(units, best) else best
 
 
@@ -79,116 +74,77 @@ def size(units: Sequence[Unit], offsets: Sequence[int]) -> int:
 
 def _aligned(offset: int, size: int, alignment: int) -> int:
     """The next offset that suits a value of that size."""
-    step = _step(size, alignment)
+    step = step_of(size, alignment)
     return -(-offset // step) * step
 
 
-def _step(size: int, alignment: int) -> int:
-    """What the offset of a value of that size is a multiple of: elements are at most 8 bytes."""
-    return alignment if size >= alignment else min(8, size & -size or 1)
+def _orders(units: Sequence[Unit], kept: Container[int]) -> list[list[int]]:
+    """Orders to begin with: those kept first, all by size, the longest lives first among equals or at the bottom, and
+    those kept last."""
+    sizes = [unit[0].bytes for unit in units]
+    begin = [min(part.start for part in unit) for unit in units]
+    life = [_life(unit) for unit in units]
+    decreasing = sorted(range(len(units)), key=lambda u: (-sizes[u], begin[u], u))
+    found = [sorted(decreasing, key=lambda u: u not in kept), decreasing,
+             sorted(decreasing, key=lambda u: (-sizes[u], -life[u]))]
+    for share in (20, 5):
+        long = sorted(life, reverse=True)[len(life) // share]
+        found.append(sorted((u for u in decreasing if life[u] >= long), key=lambda u: -life[u])
+                     + [u for u in decreasing if life[u] < long])
+    return [*found, sorted(decreasing, key=lambda u: u in kept)]
+
+
+def _life(unit: Unit) -> int:
+    """Steps from its first to its last."""
+    return max(part.end for part in unit) - min(part.start for part in unit) + 1
 
 
 class _Search:
-    """First fit in several orders. From each on, a unit that sticks out of the goal is placed earlier, at random; what
-    does not make it worse is gone on from, and now and then what does."""
+    """First fit in one order after another. A unit that sticks out is placed earlier, at random; what does not make it
+    worse is gone on from, and now and then what does. Units stick out of a little less than the best height so far."""
 
-    def __init__(self, units: Sequence[Unit], alignment: int, goal: int) -> None:
-        self.units, self.goal = units, goal
-        self.fit = _FirstFit(units, alignment)
-        self.sizes = self.fit.sizes
-        self.begin = [min(part.start for part in unit) for unit in units]
-        ends = [max(part.end for part in unit) for unit in units]
-        self.life = [last - first + 1 for first, last in zip(self.begin, ends, strict=True)]
-        self.decreasing = sorted(range(len(units)), key=lambda u: (-self.sizes[u], self.begin[u], u))
+    def __init__(self, tight: Tight, order: Sequence[int]) -> None:
+        self.tight = tight
+        self.choice = random.Random(0)
+        self.order = [u for u in order if u in tight.parts]
+        self.tops = tight(self.order)
+        self.best = max(self.tops.values()), self.order
 
-    def with_lowest(self, kept: Container[int]) -> list[int]:
-        """Some units first, all by decreasing size."""
-        return [u for u in self.decreasing if u in kept] + [u for u in self.decreasing if u not in kept]
-
-    def orders(self) -> list[list[int]]:
-        """By decreasing size, and with the longest lives at the bottom."""
-        sizes, life = self.sizes, self.life
-        found = [self.decreasing, sorted(self.decreasing, key=lambda u: (-sizes[u], -life[u]))]
-        for share in (20, 5):
-            long = sorted(life, reverse=True)[len(life) // share]
-            found.append(sorted((u for u in self.decreasing if life[u] >= long), key=lambda u: -life[u])
-                         + [u for u in self.decreasing if life[u] < long])
-        return found
-
-    def best(self, orders: Sequence[list[int]], work: int) -> list[int]:
-        """The best packing from these orders on: first fit is tried again from each until `work` units are placed."""
-        best: tuple[int, list[int]] | None = None
-        choice = random.Random(0)
-        for order in orders:
-            offsets = self.fit(order)
-            excess = self._excess(offsets)
-            for _ in range(work // len(self.units) + 1):
-                found = size(self.units, offsets), offsets
-                if best is None or found[0] < best[0]:
-                    best = found
-                if best[0] <= self.goal * CLOSE:
-                    return best[1]
-                sticking = [u for u in order if offsets[u] + self.sizes[u] > self.goal]
-                moved = choice.choice(sticking)
-                at = order.index(moved)
-                changed = order[:at] + order[at + 1:]
-                changed.insert(choice.randrange(max(at, 1)), moved)
-                attempt = self.fit(changed)
-                worth = self._excess(attempt)
-                if worth <= excess or choice.random() < 0.03:
-                    excess, order, offsets = worth, changed, attempt
-        assert best is not None
-        return best[1]
-
-    def _excess(self, offsets: Sequence[int]) -> int:
-        """By how much units stick out of the goal, summed."""
-        return sum(max(0, offset + size - self.goal) for offset, size in zip(offsets, self.sizes, strict=True))
+    def go_on(self, work: int) -> None:
+        """Until so many units have been placed."""
+        tight, choice = self.tight, self.choice
+        for _ in range(work // len(self.order)):
+            if self.best[0] <= tight.goal * CLOSE:
+                break
+            goal = max(tight.goal, int(self.best[0] * LOWER))
+            moved = choice.choice([u for u in self.order if self.tops[u] > goal])
+            at = self.order.index(moved)
+            changed = self.order[:at] + self.order[at + 1:]
+            changed.insert(choice.randrange(max(at, 1)), moved)
+            tops = tight(changed)
+            if _excess(tops, goal) <= _excess(self.tops, goal) or choice.random() < WORSE:
+                self.order, self.tops = changed, tops
+                self.best = min(self.best, (max(tops.values()), changed), key=lambda found: found[0])
 
 
-class _FirstFit:
-    """First fit in any order of the units. For each unit, those that it meets in time, and the stretch that each of
-    them closes to it, as offsets from where that one lies."""
-
-    def __init__(self, units: Sequence[Unit], alignment: int) -> None:
-        self.sizes = [unit[0].bytes for unit in units]
-        self.steps = [_step(size, alignment) for size in self.sizes]
-        owner = numpy.array([u for u, unit in enumerate(units) for _ in unit])
-        start, end, offset, high = (numpy.array([number for unit in units for number in (
-            [getattr(part, name) if name else part.offset + part.bytes for part in unit])], dtype=numpy.int64)
-            for name in ("start", "end", "offset", ""))
-        self.meets = []
-        for u, unit in enumerate(units):
-            others, low, above = [], [], []
-            for part in unit:
-                at = numpy.flatnonzero((start <= part.end) & (end >= part.start) & (owner != u))
-                others.append(owner[at])
-                low.append(offset[at] - (part.offset + part.bytes))
-                above.append(high[at] - part.offset)
-            self.meets.append((numpy.concatenate(others), numpy.concatenate(low), numpy.concatenate(above)))
-
-    def __call__(self, order: Sequence[int], fixed: Mapping[int, int] | None = None) -> list[int]:
-        """The offsets, by unit: each in turn at the lowest that is free during its whole life, or where it is fixed."""
-        offsets = numpy.full(len(self.sizes), -1, dtype=numpy.int64)
-        for u in order:
-            if fixed is not None and u in fixed:
-                offsets[u] = fixed[u]
-                continue
-            others, low, high = self.meets[u]
-            placed = offsets[others]
-            there = placed >= 0
-            base = placed[there]
-            begins = base + low[there]
-            sort = begins.argsort(kind="stable")
-            begins = begins[sort]
-            free = numpy.maximum.accumulate(numpy.concatenate(([0], (base + high[there])[sort])))
-            step = self.steps[u]
-            free = -(-free // step) * step
-            fits = numpy.flatnonzero(begins >= free[:-1])
-            offsets[u] = free[fits[0]] if len(fits) else free[-1]
-        return offsets.tolist()
+def _excess(tops: Mapping[int, int], goal: int) -> int:
+    """By how much units stick out of the goal, summed."""
+    return sum(max(0, top - goal) for top in tops.values())
 
 
-def _solved(units: Sequence[Unit], alignment: int, goal: int) -> list[int] | None:
+def _searched(units: Sequence[Unit], goal: int, orders: Sequence[list[int]]) -> Iterable[list[int]]:
+    """Orders that pack lower what lives when memory is nearly full; behind it what takes most bytes for longest."""
+    tight = Tight(units, goal)
+    at_ease = sorted((u for u in orders[0] if u not in tight.parts), key=lambda u: -units[u][0].bytes * _life(units[u]))
+    searches = [_Search(tight, order) for order in orders]
+    for work, several in ((WORK // 20, len(searches)), (WORK, 2)):
+        for search in searches[:several]:
+            search.go_on(work)
+        searches.sort(key=lambda search: search.best[0])
+    return [search.best[1] + at_ease for search in searches]
+
+
+def _solved(units: Sequence[Unit], exact: Exact, alignment: int, goal: int) -> list[int] | None:
     """A packing into the goal as rectangles of time and memory, if the solver finds one. Units below the alignment are
     fitted in afterwards. None where there is none, it finds none, it is not installed, or the units are too many."""
     if len(units) > SOLVABLE or find_spec("ortools") is None:
@@ -210,11 +166,12 @@ def _solved(units: Sequence[Unit], alignment: int, goal: int) -> list[int] | Non
     solver.parameters.random_seed = 0
     solver.parameters.max_deterministic_time = SOLVER_TIME
     solver.parameters.max_number_of_conflicts = SOLVER_CONFLICTS
+    solver.parameters.max_number_of_conflicts = SOLVER_CONFLICTS
     if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return None
     fixed = {u: solver.value(low) * alignment for u, low in lowest.items()}
     rest = sorted((u for u in range(len(units)) if u not in fixed), key=lambda u: (-units[u][0].bytes, u))
-    return _FirstFit(units, alignment)([*large, *rest], fixed)
+    return exact([*large, *rest], fixed)
 
 
 def _in_lines(unit: Unit, alignment: int) -> Unit:
