@@ -86,8 +86,9 @@ TARGET = TARGETS["cpu"]
 
 _TAKEN = {"torch", "threading", "SIZE", "DEVICE", "block", "run", "kept", "out", "outputs", "checks", "values",
           "tuple", "zip", "map", "hasattr", "ENTRY", "ranges", "extremes", "ctypes", "inputs", "noted", "settings",
-          "works", "done", "contextlib", "bool_", "CANDIDATES", "RUNS", "NOTHING", "Algorithm", "Product", "triton",
-          "tl", "libdevice", "alignments", *HELPERS, *triton_functions.HELPERS, *triton_kernels.ATTENTION}
+          "works", "done", "contextlib", "bool_", "CANDIDATES", "ROUNDS", "RUNS", "BETTER", "NOTHING", "Algorithm",
+          "Product", "triton", "tl", "libdevice", "alignments", *HELPERS, *triton_functions.HELPERS,
+          *triton_kernels.ATTENTION}
 
 
 def lowered() -> set[str]:

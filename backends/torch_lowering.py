@@ -138,7 +138,7 @@ def verify(checks, found=None):
             index = low if low < -length else high
             raise IndexError(f"index {index} is out of range for an axis of length {length}", name)
 ''',
-    "product": _text_of("cublas_products.py", "CANDIDATES, RUNS"),
+    "product": _text_of("cublas_products.py", "CANDIDATES, ROUNDS"),
     "integer_product": '''\
 def integer_product(x, y, out):
     """A matrix product of integers, which cuBLAS has not: a sum over products, column by column of x."""
