@@ -73,14 +73,15 @@ _ROWS = {"gather": (0,), "scatter_add": (0,), "all_reduce": (0,), "wait": (0,)}
 
 _CPU = Target(
     "torch", arena=True, collectives=True, computed_in=_WIDE, adds_in={f16: f32, bf16: f32},
-    products_as_blas=True, joined_batches=True,
-    row_by_row=_ROWS, steps_forward=True, in_place=torch_lowering.IN_PLACE, adds_products=True, regions=True,
+    products_as_blas=True, joined_batches=True, row_by_row=_ROWS, steps_forward=True,
+    in_place=torch_lowering.IN_PLACE, adds_products=True, regions=True,
+    block_bytes=1 << 20, fewest_rows=64,  # an operation of a block costs torch some microseconds, however small
     accumulates=torch_lowering.accumulates,
     serves=torch_regions.product_sums,
     takes_over=torch_regions.takes_over, workspace=torch_lowering.node_workspace, outside=_outside)
 TARGETS = {"cpu": _CPU, "cuda": replace(_CPU, adds_in={}, fusible=fusible, attends=torch_regions.attends,
-                                        serves=torch_regions.kernels_too, block_bytes=256 << 20, shrinks=2,
-                                        outside=_outside_on_cuda, ridge=_ridge)}
+                                        serves=torch_regions.kernels_too, block_bytes=256 << 20, fewest_rows=16,
+                                        shrinks=2, outside=_outside_on_cuda, ridge=_ridge)}
 """The facts, by the kind of device."""
 TARGET = TARGETS["cpu"]
 
