@@ -1,31 +1,39 @@
-"""Least peaks of small programs by constraint programming.
+"""Least peaks of small programs: a search over all states of a pebble game.
 
-Each task may run several times; each copy of a buffer is retained over an interval; the peak is the capacity of a
-cumulative constraint over all intervals (Bartan and others 2023, "Moccasin", on a fixed order; here the order is free).
-Two runs may have the same time: one after the other they need no more memory than that, so nothing keeps them apart.
-The solver is CP-SAT of Google OR-tools, with effort counted in its deterministic time: the same plan every time.
+A state is the set of buffers that are alive; a move runs a task whose operands are there and gives buffers up (Sethi
+1975; Hong and Kung 1981). What a path costs is the flops of its runs, so a schedule within budget and memory is a path
+from nothing to all outputs, and A* (Hart, Nilsson and Raphael 1968) finds it or shows that there is none: what has to
+run at least if nothing more were given up is a lower bound on the way that is left. Three things keep the states few.
+Buffers are given up only where room is needed, and never more than that; what no run within the budget can read is
+forgotten; and a state that is known at no greater cost is not looked at again. States are expanded many at a time, as
+columns of arrays of truth values.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from importlib.util import find_spec
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ..ir.diagnostics import Fault
+import numpy
+
 from .bounds import allowed_flops, lower_bound
 from .contract import contract
 from .donation import settled
 from .liveness import lives
 from .tasks import Tasks
 
-EFFORT = {"quick": 5.0, "default": 40.0, "proof": 400.0}
-"""Deterministic time: about the seconds that one core takes."""
-RUNS = {"quick": 80, "default": 160, "proof": 320}
-"""All tasks together run at most so often, and each at least twice. A plan is called proven only where more could not
-help."""
+Array = numpy.ndarray[Any, Any]
+EFFORT = {"quick": 100_000, "default": 400_000, "proof": 8_000_000}
+"""States that are made for one budget; some hundred thousand take a second."""
+SHARE = 3
+"""One question takes at most one in so many of them: a single hard one leaves something for the others."""
+CLOSE = 0.001
+"""What no question has decided is left open when so little, relatively, is to be gained."""
+CHUNK = 512
+"""So many states are expanded at a time."""
 
 
 @dataclass(frozen=True)
@@ -45,191 +53,245 @@ class ExactPlan:
 def exact(tasks: Tasks, budget: float, *, effort: str = "default", hint: Sequence[int] | None = None) -> ExactPlan:
     """The order of least peak whose repeats cost at most `budget` times the forward flops, or the best found.
 
-    `hint` is an order within the budget that the search starts from; the result is never worse. Ctrl-C ends the search
-    with the best found so far. Raises Fault E0411 where OR-tools is not installed.
+    `hint` is an order within the budget; the result is never worse. The peak is bisected between that and a lower
+    bound, and each question widens one side. The same plan every time.
     """
-    start = tuple(hint) if hint is not None else tasks.order
-    peak = lives(tasks, start).peak
-    bound = lower_bound(tasks, budget, "quick" if effort == "quick" else "default", enough=peak).bytes
-    if bound >= peak:
-        return ExactPlan(start, peak, bound)
+    order = tuple(hint) if hint is not None else tasks.order
+    peak = lives(tasks, order).peak
+    low = lower_bound(tasks, budget, "quick", enough=peak).bytes
     contracted = contract(tasks)
-    allowed = allowed_flops(tasks, budget)
-    model = _Model(contracted.tasks, allowed, RUNS[effort], contracted.contract(start))
-    order, reached = model.solve(EFFORT[effort], bound)
-    order = tuple(settled(tasks, contracted.expand(order)) or start)
-    found = lives(tasks, order).peak
-    if model.complete:
-        bound = max(bound, min(reached, found))
-    return ExactPlan(order, found, bound) if found <= peak else ExactPlan(start, peak, bound)
+    game = _Game(contracted.tasks, allowed_flops(tasks, budget))
+    left = EFFORT[effort]
+    unknown: tuple[int, int] | None = None  # the least and the largest size that was asked for without an answer
+    while left > 0 and peak > low:
+        asked = _next(low, peak, unknown, game.unit)
+        if asked is None:
+            break
+        answer = game.within(asked, min(left, EFFORT[effort] // SHARE))
+        left -= answer.work
+        if answer.path is None and not answer.complete:
+            unknown = (asked, asked) if unknown is None else (min(asked, unknown[0]), max(asked, unknown[1]))
+        elif answer.path is None:
+            low = max(low, min(answer.next, peak))
+        else:
+            found = settled(tasks, contracted.expand(answer.path))
+            reached = lives(tasks, found).peak if found is not None else peak
+            if found is None or reached >= peak:
+                break  # a donation does not allow that order
+            order, peak = tuple(found), reached
+    return ExactPlan(order, peak, min(low, peak))
 
 
-def run_limits(tasks: Tasks, allowed: int) -> list[int]:
-    """How often each task can run in a schedule without useless runs: once more than the budget pays for, and once for
-    each run of what reads it; once where its results stay."""
-    limits = [1] * len(tasks.nodes)
-    for task in reversed(range(len(limits))):
-        if all(tasks.output[b] for b in tasks.writes[task]):
-            continue
-        readers = sum(limits[reader] for b in tasks.writes[task] for reader in tasks.readers[b])
-        paid = 1 + allowed // tasks.flops[task] if tasks.flops[task] else readers
-        limits[task] = max(1, min(readers, paid))
-    return limits
+def _next(low: int, peak: int, unknown: tuple[int, int] | None, unit: int) -> int | None:
+    """The size to ask for next, between what is known to be too little and what is known to do, in units: in the
+    wider gap where one in the middle could not be decided. None if the gaps are small."""
+    first, last = low, peak - unit
+    if unknown is not None:
+        below, above = unknown[0] - low, peak - unknown[1]
+        if max(below, above) <= max(CLOSE * peak, unit):
+            return None
+        first, last = (low, unknown[0] - unit) if below >= above else (unknown[1] + unit, peak - unit)
+    return min(max(first, (first + last) // 2 // unit * unit), last) if first <= last else None
 
 
-def _within(limits: Sequence[int], total: int) -> list[int]:
-    """The limits cut to the highest number for which they are no more than `total` in all, but not below 2."""
-    most = 2
-    while most < max(limits) and sum(min(limit, most + 1) for limit in limits) <= total:
-        most += 1
-    return [min(limit, most) for limit in limits]
+@dataclass(frozen=True)
+class _Answer:
+    """The tasks that run in so much memory, or None; whether all states were looked at; how many were made; and the
+    least larger size in which some more can be reached."""
+
+    path: tuple[int, ...] | None
+    complete: bool
+    work: int
+    next: int
 
 
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """One run of a task: whether it takes place and when, and up to when each of its results is retained."""
+class _Game:
+    """The moves of one program within a budget. Columns are states, rows buffers or tasks."""
 
-    task: int
-    present: Any
-    start: Any
-    ends: dict[int, Any] = field(default_factory=dict)
-
-
-class _Model:
-    """The constraint model over runs and retention intervals."""
-
-    def __init__(self, tasks: Tasks, allowed: int, most: int, start: Sequence[int]) -> None:
-        if find_spec("ortools") is None:
-            raise Fault("E0411", "exact plans need OR-tools", "pip install 'slpc[plan]'")
-        from ortools.sat.python import cp_model
-
-        self.tasks, self.start = tasks, start
-        self.model = cp_model.CpModel()
+    def __init__(self, tasks: Tasks, allowed: int) -> None:
+        self.tasks = tasks
         self.unit = math.gcd(*tasks.bytes, *tasks.workspace) or 1
-        needed = run_limits(tasks, allowed)
-        used = [start.count(task) for task in range(len(needed))]
-        limits = [max(n, u) for n, u in zip(_within(needed, most), used, strict=True)]
-        self.complete = all(limit >= n for limit, n in zip(limits, needed, strict=True))
-        self.horizon = sum(limits)
-        self.runs = [[self._run(task, k) for k in range(limit)] for task, limit in enumerate(limits)]
-        self.chosen: dict[tuple[int, int, int, int], Any] = {}  # task, its run, buffer, the copy that it reads
-        self.handed: dict[tuple[int, int, int, int], Any] = {}
-        for task in range(len(needed)):
-            for k in range(limits[task]):
-                self._read(task, k)
-        self._hand_over_once()
-        self._capacity()
-        repeats = [(run.present, tasks.flops[run.task]) for runs in self.runs for run in runs[1:]]
-        self.model.add(sum(present * flops for present, flops in repeats) <= allowed)
+        self.size = numpy.array(tasks.bytes, dtype=numpy.int64)
+        self.flops = numpy.array(tasks.flops, dtype=numpy.float64)
+        self.output = numpy.array(tasks.output, dtype=bool)
+        self.most = float(sum(tasks.flops) + min(allowed, 1 << 52))
+        count, buffers = len(tasks.nodes), len(tasks.values)
+        self.reads = numpy.zeros((buffers, count), numpy.float32)
+        above = numpy.zeros((count, buffers), numpy.float32)
+        for task in range(count):
+            self.reads[list(tasks.reads[task]), task] = 1
+            behind = above[:, list(tasks.reads[task])].any(axis=1)
+            behind[task] = True
+            above[behind, tasks.writes[task][0]:tasks.writes[task][-1] + 1] = 1
+        self.above = above[:, self.output]
+        """For each output the tasks that it depends on."""
 
-    def _run(self, task: int, k: int) -> _Run:
-        model, tasks = self.model, self.tasks
-        present = model.new_constant(1) if k == 0 else model.new_bool_var(f"run {task}.{k}")
-        run = _Run(task, present, model.new_int_var(0, self.horizon - 1, f"start {task}.{k}"))
-        for b in tasks.writes[task]:
-            low = self.horizon if tasks.output[b] else 1
-            run.ends[b] = model.new_int_var(low, self.horizon, f"end {b}.{k}")
-        return run
+    def within(self, limit: int, most: int) -> _Answer:
+        """Is there a path in so many bytes? At most `most` states are made."""
+        self.limit, self.next = limit, 1 << 62
+        start = numpy.zeros((len(self.size), 1), bool)
+        known = {_keys(start)[0]: 0}
+        states, spent, came, ran = [start], [0.0], [-1], [-1]  # by number: a column, its flops, whence, by which task
+        waiting: dict[float, list[int]] = {float(self._rest(start)[1][0]): [0]}
+        queue = list(waiting)
+        while queue:
+            numbers = waiting[queue[0]]
+            chunk, numbers[-CHUNK:] = numbers[-CHUNK:], []
+            if not numbers:
+                del waiting[heapq.heappop(queue)]
+            columns = numpy.concatenate([states[n] for n in chunk], axis=1)
+            old = [n for n, key in zip(chunk, _keys(columns), strict=True) if known[key] == n]
+            if len(old) < len(chunk):
+                columns = numpy.concatenate([states[n] for n in old], axis=1) if old else columns[:, :0]
+            if not old:
+                continue
+            flops = numpy.array([spent[n] for n in old])
+            for made, cost, way, origin, tasks in self._moves(columns, flops):
+                for at, key in enumerate(_keys(made)):
+                    number = known.get(key)
+                    if number is not None and spent[number] <= cost[at]:
+                        continue
+                    known[key] = new = len(states)
+                    states.append(made[:, at:at + 1])
+                    spent.append(float(cost[at]))
+                    came.append(old[origin[at]])
+                    ran.append(int(tasks[at]))
+                    if way[at] == cost[at]:
+                        return _Answer(_path(new, came, ran), True, len(states), self.next)
+                    if way[at] not in waiting:
+                        heapq.heappush(queue, float(way[at]))
+                    waiting.setdefault(float(way[at]), []).append(new)
+            if len(states) > most:
+                return _Answer(None, False, len(states), self.next)
+        return _Answer(None, True, len(states), self.next)
 
-    def _read(self, task: int, k: int) -> None:
-        """Every operand is the copy of one run before, which is retained to this one."""
-        model, tasks, run = self.model, self.tasks, self.runs[task][k]
-        if k:
-            before = self.runs[task][k - 1]
-            model.add_implication(run.present, before.present)
-            model.add(run.start >= before.start + 1)
-            for end in before.ends.values():
-                model.add(run.start >= end + 1).only_enforce_if(run.present)  # right after, it would be kept
-        for b in tasks.reads[task]:
-            copies = self.runs[tasks.writer[b]]
-            model.add(run.start >= copies[0].start + 1)
-            choice = [run.present] if len(copies) == 1 else [
-                model.new_bool_var(f"{task}.{k} reads {b}.{c}") for c in range(len(copies))]
-            if len(copies) > 1:
-                model.add(sum(choice) == run.present)
-            for c, (copy, reads) in enumerate(zip(copies, choice, strict=True)):
-                model.add_implication(reads, copy.present)
-                model.add(run.start >= copy.start + 1).only_enforce_if(reads)
-                self.chosen[task, k, b, c] = reads
-                if tasks.output[b]:
-                    continue
-                if not any(r == b for r, _, _ in tasks.hands_over[task]):
-                    model.add(copy.ends[b] >= run.start + 1).only_enforce_if(reads)
-                    continue
-                handed = self.handed[task, k, b, c] = model.new_bool_var(f"{task}.{k} takes {b}.{c}")
-                model.add_implication(handed, reads)
-                model.add(copy.ends[b] == run.start).only_enforce_if(handed)
-                model.add(copy.ends[b] >= run.start + 1).only_enforce_if(reads, ~handed)
-
-    def _hand_over_once(self) -> None:
-        """A place in a result lies over one operand, and the memory of a copy goes to one result."""
-        places: dict[tuple[int, int, int, int], list[Any]] = {}
-        copies: dict[tuple[int, int], list[Any]] = {}
-        for (task, k, b, c), handed in self.handed.items():
-            copies.setdefault((b, c), []).append(handed)
-            for r, written, offset in dict.fromkeys(self.tasks.hands_over[task]):
-                if r == b:
-                    places.setdefault((task, k, written, offset), []).append(handed)
-        for group in (*places.values(), *copies.values()):
-            if len(group) > 1:
-                self.model.add_at_most_one(group)
-
-    def _capacity(self) -> None:
-        """All that is retained at a time, and workspaces, fit into the peak."""
-        model, tasks, unit = self.model, self.tasks, self.unit
-        intervals, demands = [], []
-        for runs in self.runs:
-            for k, run in enumerate(runs):
-                for b, end in run.ends.items():
-                    length = model.new_int_var(1, self.horizon, f"length {b}.{k}")
-                    intervals.append(model.new_optional_interval_var(run.start, length, end, run.present, f"{b}.{k}"))
-                    demands.append(tasks.bytes[b] // unit)
-                if tasks.workspace[run.task]:
-                    intervals.append(model.new_optional_fixed_size_interval_var(run.start, 1, run.present, "workspace"))
-                    demands.append(tasks.workspace[run.task] // unit)
-        self.peak = model.new_int_var(0, lives(tasks, self.start).peak // unit, "peak")
-        model.add_cumulative(intervals, demands, self.peak)
-        model.minimize(self.peak)
-
-    def solve(self, effort: float, bound: int) -> tuple[tuple[int, ...], int]:
-        """The best order found and the bound proven, in bytes, on orders of so many runs."""
-        from ortools.sat.python import cp_model
-
-        self.model.add(self.peak >= bound // self.unit)
-        self._hint()
-        solver = cp_model.CpSolver()
-        solver.parameters.max_deterministic_time = effort
-        solver.parameters.random_seed = 0
-        for name, value in PARAMETERS.items():
-            setattr(solver.parameters, name, value)
-        status = solver.solve(self.model)
-        if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-            return tuple(self.start), bound
-        steps = [(solver.value(run.start), run.task) for runs in self.runs for run in runs if solver.value(run.present)]
-        return tuple(task for _, task in sorted(steps)), math.ceil(solver.best_objective_bound - 1e-6) * self.unit
-
-    def _hint(self) -> None:
-        tasks, known = self.tasks, lives(self.tasks, self.start)
-        copies = iter(range(len(known.buffer)))
-        count: dict[int, int] = {}
-        for step, task in enumerate(self.start):
-            k = count[task] = count.get(task, -1) + 1
-            run = self.runs[task][k]
-            self.model.add_hint(run.start, step)
-            if k:
-                self.model.add_hint(run.present, 1)
+    def _rest(self, states: Array) -> tuple[Array, Array]:
+        """The tasks that have to run at least once more, as nothing else is there, and what they cost."""
+        tasks = self.tasks
+        needed = self.output[:, None] & ~states
+        absent = ~states
+        runs = numpy.zeros((len(self.flops), states.shape[1]), bool)
+        for task in reversed(range(len(runs))):
+            row = runs[task]
             for b in tasks.writes[task]:
-                copy = next(copies)
-                end = known.end[copy] + (known.heir[copy] < 0)
-                self.model.add_hint(run.ends[b], self.horizon if tasks.output[b] else end)
+                row |= needed[b]
             for b in tasks.reads[task]:
-                latest = count[tasks.writer[b]]
-                for c in range(len(self.runs[tasks.writer[b]])):
-                    if len(self.runs[tasks.writer[b]]) > 1:
-                        self.model.add_hint(self.chosen[task, k, b, c], c == latest)
-        for task, runs in enumerate(self.runs):
-            for run in runs[count.get(task, 0) + 1:]:
-                self.model.add_hint(run.present, 0)
+                needed[b] |= row & absent[b]
+        return runs, self.flops @ runs
+
+    def _worth_running(self, states: Array, runs: Array, slack: Array) -> Array:
+        """Tasks of which some output depends that is not there yet, and that have to run or can be paid for."""
+        missing = ~states[self.output]
+        return (self.above @ missing.astype(numpy.float32) > 0) & (runs | (self.flops[:, None] <= slack))
+
+    def _moves(self, states: Array, spent: Array) -> Iterator[tuple[Array, Array, Array, Array, Array]]:
+        """What follows from some states: new states, their flops, the flops of the whole way at least, the columns that
+        they come from, and the tasks that were run."""
+        runs, rest = self._rest(states)
+        useful = self._worth_running(states, runs, self.most - spent - rest)
+        alive = self.size @ states
+        made: list[Array] = []
+        origins: list[Array] = []
+        ran: list[Array] = []
+        for task, (reads, writes) in enumerate(zip(self.tasks.reads, self.tasks.writes, strict=True)):
+            there = states[list(writes)]
+            again = (there & self.output[list(writes), None]).any(axis=0)
+            able = numpy.flatnonzero(useful[task] & states[list(reads)].all(axis=0) & ~there.all(axis=0) & ~again)
+            if not len(able):
+                continue
+            new = states[:, able]
+            total = alive[able] + self.size[list(writes)] @ ~new[list(writes)] + self.tasks.workspace[task]
+            new[list(writes)] = True
+            column, dropped = self._drops(task, new, total - self.limit)
+            if len(column):
+                made.append(new[:, column] & ~dropped)
+                origins.append(able[column])
+                ran.append(numpy.full(len(column), task))
+        if made:
+            yield self._affordable(numpy.concatenate(made, axis=1), spent, numpy.concatenate(origins),
+                                   numpy.concatenate(ran))
+
+    def _affordable(self, states: Array, spent: Array, origin: Array,
+                    ran: Array) -> tuple[Array, Array, Array, Array, Array]:
+        """Those from which the outputs can be reached within the budget, without what no run can read any more."""
+        cost = spent[origin] + self.flops[ran]
+        runs, rest = self._rest(states)
+        kept = numpy.flatnonzero(cost + rest <= self.most)
+        states, cost, way, origin, ran = states[:, kept], cost[kept], (cost + rest)[kept], origin[kept], ran[kept]
+        useful = self._worth_running(states, runs[:, kept], self.most - way)
+        states = states & ((self.reads @ useful.astype(numpy.float32) > 0) | self.output[:, None])
+        return states, cost, way, origin, ran
+
+    def _drops(self, task: int, states: Array, excess: Array) -> tuple[Array, Array]:
+        """All ways to give up as much as a task needs and no more: columns, and what is given up from each.
+
+        Operands whose memory a result takes come first, in the order in which `passes.liveness` pairs them; then what
+        the task does not touch, the largest first, so that leaving out any of it would be too little.
+        """
+        tasks = self.tasks
+        column = numpy.arange(states.shape[1])
+        dropped = numpy.zeros((len(self.size), len(column)), bool)
+        gained = numpy.zeros(len(column), numpy.int64)
+        slots: dict[tuple[int, int], Array] = {}
+        heirlooms = [(r, (w, at)) for r, w, at in tasks.hands_over[task] if not tasks.output[r] and tasks.bytes[r]]
+        touched = {*tasks.reads[task], *tasks.writes[task]}
+        others = [b for b in range(len(self.size)) if b not in touched and not tasks.output[b] and tasks.bytes[b]]
+        others = [b for b in sorted(others, key=lambda b: (-tasks.bytes[b], b)) if states[b].any()]
+        available = self.size[others, None] * states[others]
+        behind = numpy.zeros((len(others) + 1, states.shape[1]), numpy.int64)
+        behind[:-1] = available[::-1].cumsum(axis=0)[::-1]
+        done: list[tuple[Array, Array]] = []
+        for step, b in enumerate([*(r for r, _ in heirlooms), *others]):
+            enough = gained >= excess[column]
+            done.append((column[enough], dropped[:, enough]))
+            column, dropped, gained = column[~enough], dropped[:, ~enough], gained[~enough]
+            slots = {slot: taken[~enough] for slot, taken in slots.items()}
+            if not len(column):
+                break
+            self._missed(excess[column] - gained)
+            slot = heirlooms[step][1] if step < len(heirlooms) else None
+            taken = slots.get(slot, numpy.zeros(len(column), bool)) if slot is not None else None
+            free = states[b, column] & ~dropped[b]
+            if taken is not None:
+                free &= ~taken
+            with_it = numpy.flatnonzero(free)
+            if step < len(heirlooms):
+                without = numpy.arange(len(column))
+            else:
+                possible = gained + behind[step - len(heirlooms) + 1, column]
+                self._missed((excess[column] - possible)[possible < excess[column]])
+                without = numpy.flatnonzero(possible >= excess[column])
+            more = dropped[:, with_it]
+            more[b] = True
+            if taken is not None and slot is not None:
+                slots.setdefault(slot, taken)
+            slots = {s: numpy.concatenate([t[without], t[with_it] | (s == slot)]) for s, t in slots.items()}
+            column = numpy.concatenate([column[without], column[with_it]])
+            dropped = numpy.concatenate([dropped[:, without], more], axis=1)
+            gained = numpy.concatenate([gained[without], gained[with_it] + tasks.bytes[b]])
+        enough = gained >= excess[column]
+        self._missed((excess[column] - gained)[~enough])
+        done.append((column[enough], dropped[:, enough]))
+        return numpy.concatenate([c for c, _ in done]), numpy.concatenate([d for _, d in done], axis=1)
+
+    def _missed(self, excess: Array) -> None:
+        """So many bytes more would allow another move."""
+        if len(excess):
+            self.next = min(self.next, self.limit + int(excess.min()))
 
 
-PARAMETERS: dict[str, Any] = {"num_workers": 1}
+def _keys(states: Array) -> list[bytes]:
+    """A name for each column."""
+    packed = numpy.ascontiguousarray(numpy.packbits(states, axis=0).T)
+    width = packed.shape[1]
+    text = packed.tobytes()
+    return [text[at:at + width] for at in range(0, len(text), width)]
+
+
+def _path(number: int, came: Sequence[int], ran: Sequence[int]) -> tuple[int, ...]:
+    """The tasks on the way to a state."""
+    found = []
+    while came[number] >= 0:
+        found.append(ran[number])
+        number = came[number]
+    return tuple(reversed(found))
