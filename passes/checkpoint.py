@@ -15,7 +15,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from importlib.util import find_spec
 
 from ..ir.collectives import wire_bytes
 from ..ir.diagnostics import Fault, near
@@ -53,15 +52,15 @@ FAR = 3
 
 EFFORTS = {"quick": 1, "default": 2, "proof": 6}
 """Rounds of local search from each start, and how many of the chain's orders are starts."""
-SOLVED = {"quick": 0, "default": 32, "proof": 80}
-"""Programs of up to so many tasks are also given to the solver (`passes.exact`), where OR-tools is installed. Those of
-so many after contraction are given to it for their order alone, which takes it seconds."""
+SOLVED = {"quick": 0, "default": 64, "proof": 100}
+"""Programs of up to so many tasks are also given to the exact search (`passes.exact`). Those of so many after
+contraction are given to it for their order alone, which takes it seconds."""
 TRIES = 3
 """A plan whose arena does not fit into the memory is looked for so often within less."""
 SHARES = (1.0, 0.75, 0.5, 0.25)
 """Larger blocks take what is free beside them, or this share of it where an arena has no place for so much."""
 ASKED = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0, math.inf)
-"""It is asked at these rungs of the ladder."""
+"""For a limit of memory it is asked at these rungs of the ladder; else at the budget itself."""
 
 
 @dataclass(frozen=True)
@@ -343,7 +342,7 @@ class Planner:
         self.base = sum(seen.flops)
         self.archive = Archive()
         self.climbed = 0
-        few = SOLVED[effort] if find_spec("ortools") is not None else 0
+        few = SOLVED[effort]
         self.solved = len(seen.nodes) <= few
         self.order_solved = len(seen.nodes) <= 3 * few and len(contract(seen).tasks.nodes) <= few
         self.effort = effort
@@ -379,6 +378,8 @@ class Planner:
     def within_budget(self, budget: float) -> Found:
         """The least peak found."""
         self._climb(bisect_left(self.ladder, budget))
+        if self.solved:
+            self._solve(budget)
         return self.archive.within(self._most(budget))
 
     def proved(self, budget: float | None) -> int:
@@ -387,8 +388,11 @@ class Planner:
 
     def within_memory(self, limit: int) -> Found:
         """The least recomputation found; Fault E0603 if nothing fits."""
+        possible = lower_bound(self.tasks, math.inf).bytes + self.outside <= limit
         for rung in range(len(self.ladder)):
             self._climb(rung)
+            if self.solved and possible and self.ladder[rung] in ASKED:
+                self._solve(self.ladder[rung])
             fits = [f for f in self.archive.entries if f.peak + self.outside <= limit]
             if fits and (self._fraction(fits[0].flops) <= self.ladder[rung] or rung == len(self.ladder) - 1):
                 return fits[0]  # what costs less would have been found by now
@@ -434,12 +438,19 @@ class Planner:
         for order, by in starts.items():
             name = f"search from {by.removeprefix('search from ')}"
             Search(self.tasks, order, most, partial(self.archive.add, by=name)).polish(0, self.rounds)
-        if budget in ASKED and (self.solved or (self.order_solved and budget == 0)):
-            self._solve(budget, self.archive.within(most))
+        if self.order_solved and budget == 0:
+            self._solve(budget)
 
-    def _solve(self, budget: float, best: Found) -> None:
-        """Ask the solver, from the best order on."""
-        found = exact(self.tasks, budget, effort="default" if self.effort == "proof" else "quick", hint=best.order)
+    def _solve(self, budget: float) -> None:
+        """Search all states, from the best order on. Ctrl-C ends it."""
+        if budget in self.bounds or self.interrupted:
+            return
+        best = self.archive.within(self._most(budget))
+        try:
+            found = exact(self.tasks, budget, effort="default" if self.effort == "proof" else "quick", hint=best.order)
+        except KeyboardInterrupt:
+            self.interrupted = ", interrupted"
+            return
         self.bounds[budget] = found.bound
         if found.peak < best.peak:
-            self._add(found.order, "solver")
+            self._add(found.order, "exact search")

@@ -120,7 +120,7 @@ class _Game:
         above = numpy.zeros((count, buffers), numpy.float32)
         for task in range(count):
             self.reads[list(tasks.reads[task]), task] = 1
-            behind = above[:, list(tasks.reads[task])].any(axis=1)
+            behind = numpy.asarray(above[:, list(tasks.reads[task])].any(axis=1))
             behind[task] = True
             above[behind, tasks.writes[task][0]:tasks.writes[task][-1] + 1] = 1
         self.above = above[:, self.output]
@@ -182,7 +182,8 @@ class _Game:
     def _worth_running(self, states: Array, runs: Array, slack: Array) -> Array:
         """Tasks of which some output depends that is not there yet, and that have to run or can be paid for."""
         missing = ~states[self.output]
-        return (self.above @ missing.astype(numpy.float32) > 0) & (runs | (self.flops[:, None] <= slack))
+        found: Array = (self.above @ missing.astype(numpy.float32) > 0) & (runs | (self.flops[:, None] <= slack))
+        return found
 
     def _moves(self, states: Array, spent: Array) -> Iterator[tuple[Array, Array, Array, Array, Array]]:
         """What follows from some states: new states, their flops, the flops of the whole way at least, the columns that

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from ..ir.diagnostics import Fault
-from .bounds import allowed_flops, lower_bound
-from .contract import contract
-from .donation import settled
-from .liveness import lives
-from .tasks import Tasks
+from slpc.ir.diagnostics import Fault
+from slpc.passes.bounds import allowed_flops, lower_bound
+from slpc.passes.contract import contract
+from slpc.passes.donation import settled
+from slpc.passes.liveness import lives
+from slpc.passes.tasks import Tasks
 
 EFFORT = {"quick": 5.0, "default": 40.0, "proof": 400.0}
 """Deterministic time: about the seconds that one core takes."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from planning_solver import exact
 
 from slpc.backends.numpy_backend import TARGET
 from slpc.ir.parse import parse
 from slpc.passes.adjoint import adjoint
 from slpc.passes.bounds import allowed_flops
 from slpc.passes.chain import Programme
-from slpc.passes.exact import exact
 from slpc.passes.legalize import legalize
 from slpc.passes.liveness import lives
 from slpc.passes.segments import chains
