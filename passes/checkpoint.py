@@ -28,6 +28,7 @@ from .contract import contract
 from .cost import RegionCost, regions
 from .donation import settled
 from .exact import exact
+from .inlining import inlined
 from .legalize import legalize
 from .liveness import Lives, lives
 from .overlap import overlapped
@@ -110,8 +111,9 @@ class Plan:
 
     @cached_property
     def placement(self) -> Placement:
-        """Where each value of `graph` lies in the arena."""
-        return place(self.graph, self.tasks.target)
+        """Where each value of `graph` lies in the arena as it runs: what loops that read it compute has no place."""
+        target = self.tasks.target
+        return place(self.graph, target, inlined(self.graph, target) if target.inlines else ())
 
     @property
     def peak_bytes(self) -> int:

@@ -29,6 +29,7 @@ from slpc.ir.ops import OPS
 from slpc.ir.parse import parse
 from slpc.ir.types import DTYPES
 from slpc.ir.verify import verify
+from slpc.measuring import peak_bytes
 from slpc.passes.arena import place
 from slpc.passes.inlining import inlined
 from slpc.passes.legalize import legalize
@@ -279,6 +280,13 @@ def test_the_peak_is_the_arenas(name: str) -> None:
         peak = tracemalloc.get_traced_memory()[1] - before
         tracemalloc.stop()
         assert peak == pytest.approx(wanted, abs=max(16 << 10, wanted // 100))
+
+
+@pytest.mark.parametrize("budget", [0, 0.33])
+def test_a_plan_says_what_is_measured(budget: float) -> None:
+    """What loops compute that read it is no part of it, what products pack is."""
+    plan = slpc.plan(slpc.adjoint(load("mlp", L=4, d=40, m=900)), recompute_budget=budget, backend="llvm")
+    assert peak_bytes(plan, "llvm") == pytest.approx(plan.peak_bytes, abs=8 << 10)
 
 
 def test_threads_have_arenas_of_their_own() -> None:
