@@ -61,7 +61,8 @@ TRIES = 3
 SHARES = (1.0, 0.75, 0.5, 0.25)
 """Larger blocks take what is free beside them, or this share of it where an arena has no place for so much."""
 ASKED = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0, math.inf)
-"""For a limit of memory it is asked at these rungs of the ladder; else at the budget itself."""
+"""It is asked at the budget itself, and at those of these below it where that proves nothing; for a limit of memory, at
+these rungs of the ladder."""
 
 
 @dataclass(frozen=True)
@@ -380,9 +381,13 @@ class Planner:
     def within_budget(self, budget: float) -> Found:
         """The least peak found."""
         self._climb(bisect_left(self.ladder, budget))
+        most = self._most(budget)
         if self.solved:
-            self._solve(budget)
-        return self.archive.within(self._most(budget))
+            for asked in (budget, *(rung for rung in reversed(ASKED) if rung < budget)):
+                self._solve(asked)
+                if self.proved(budget) >= self.archive.within(most).peak:
+                    break  # where nothing is proven, a smaller budget may have found more
+        return self.archive.within(most)
 
     def proved(self, budget: float | None) -> int:
         """What the solver has shown that no order within the budget goes below; 0 where it was not asked."""
@@ -401,13 +406,16 @@ class Planner:
         raise self._infeasible(limit)
 
     def _infeasible(self, limit: int) -> Fault:
+        if self.solved:
+            self._solve(math.inf)
         least = self.archive.entries[-1]
         seen = self.tasks
         bound = lower_bound(seen, math.inf)
         alive = lives(seen, least.order)
         forced = seen.nodes[least.order[alive.peak_step]].result
         at = ", ".join(f"'{seen.nodes[t].result.name}'" for t in bound.tasks) or "the program"
-        reached, least_possible = least.peak + self.outside, bound.bytes + self.outside
+        reached = least.peak + self.outside
+        least_possible = max(bound.bytes, self.proved(math.inf)) + self.outside
         return Fault("E0603", f"no plan fits into {limit:,} bytes: the least that was found is {reached:,} bytes, "
                               f"and nothing can go below {least_possible:,}",
                      f"the peak is at '{forced.name}'; the bound: {bound.reason}, {at}")
