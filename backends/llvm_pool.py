@@ -2,8 +2,8 @@
 
     slpc.parallel(pool, block, environment, n, most)      # block(environment, from, to, thread) for all of 0 to n
 
-At most so many threads take part, the caller as thread 0, so that each can have memory of its own. Blocks are taken in
-order, so that a block may wait for those before it: `slpc.await(pool, at, turn)` returns when the word there is
+At most so many threads take part, and no more than there are blocks, the caller as thread 0, so that each can have
+memory of its own. Blocks are taken in order, so that a block may wait for those before it: `slpc.await(pool, at, turn)` returns when the word there is
 that or greater.
 
 The pool is a record of words (below), its workers are threads that run `slpc.worker`. A worker that has nothing to do
@@ -100,7 +100,7 @@ open:
   store ptr %block, ptr %block.at
   store ptr %environment, ptr %environment.at
   store i64 %n, ptr %count.at
-  store i64 %most, ptr %most.at
+  store i64 %least, ptr %most.at
   store atomic i64 0, ptr %next.at seq_cst, align 8
   store atomic i64 1, ptr %open.at seq_cst, align 8
   %epoch = atomicrmw add ptr %epoch.at, i64 1 seq_cst
