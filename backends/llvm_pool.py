@@ -3,8 +3,8 @@
     slpc.parallel(pool, block, environment, n, most)      # block(environment, from, to, thread) for all of 0 to n
 
 At most so many threads take part, and no more than there are blocks, the caller as thread 0, so that each can have
-memory of its own. Blocks are taken in order, so that a block may wait for those before it: `slpc.await(pool, at, turn)` returns when the word there is
-that or greater.
+memory of its own. Blocks are taken in order, so that a block may wait for those before it: `slpc.await(pool, at, turn)`
+returns when the word there is that or greater.
 
 The pool is a record of words (below), its workers are threads that run `slpc.worker`. A worker that has nothing to do
 looks for a job some microseconds long, then sleeps on a lock of its own until it is woken. The caller takes blocks too,
