@@ -18,6 +18,7 @@ from slpc.ir.diagnostics import Fault
 from slpc.passes.bounds import allowed_flops, lower_bound
 from slpc.passes.contract import contract
 from slpc.passes.donation import settled
+from slpc.passes.exact import ExactPlan
 from slpc.passes.liveness import lives
 from slpc.passes.tasks import Tasks
 
@@ -26,20 +27,6 @@ EFFORT = {"quick": 5.0, "default": 40.0, "proof": 400.0}
 RUNS = {"quick": 80, "default": 160, "proof": 320}
 """All tasks together run at most so often, and each at least twice. A plan is called proven only where more could not
 help."""
-
-
-@dataclass(frozen=True)
-class ExactPlan:
-    """An order with repeats, its peak in bytes, and the bytes that no schedule within the budget stays below."""
-
-    order: tuple[int, ...]
-    peak: int
-    bound: int
-
-    @property
-    def proven(self) -> bool:
-        """No schedule within the budget has a lower peak."""
-        return self.peak == self.bound
 
 
 def exact(tasks: Tasks, budget: float, *, effort: str = "default", hint: Sequence[int] | None = None) -> ExactPlan:
