@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy
 import pytest
+from layers import LAYERS
 
 import slpc
 from slpc import function, measuring, plan_report, planning, reasons, samples
@@ -21,23 +22,9 @@ from slpc.passes.legalize import legalize
 
 PROGRAMS = Path(__file__).parent.parent / "programs"
 
-LAYERS = """
-T, d = {T}, 24
-
-@tile({rows})
-def attend(q, k, v):
-    i, j = arange(T)[:, None], arange(T)[None, :]
-    return softmax(where(j <= i, q @ k.T, -inf)) @ v
-
-def f(X: f32[T, d] = normal(0, 1), W: f32[3, d, d] = normal(0, 0.1), *, Y: f32[T, d] = normal(0, 1)):
-    for l in range(3):
-        X = X + attend(X @ W[0], X @ W[1], X @ W[2])
-    return sum(Y * X)
-"""
-
 
 def gradient(rows: str = "", T: int = 384) -> Graph:
-    return slpc.adjoint(parse(LAYERS.format(T=T, rows=rows)))
+    return slpc.adjoint(parse(LAYERS.format(rows=rows), T=T))
 
 
 def test_smaller_where_a_region_is_at_the_peak() -> None:

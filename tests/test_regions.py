@@ -2,6 +2,7 @@
 
 import numpy
 import pytest
+from layers import LAYERS
 
 from slpc import function, measuring, planning, samples
 from slpc.backends import numpy_backend
@@ -217,21 +218,6 @@ def test_other_regions(name: str, rows: str) -> None:
     graph = parse(OTHERS[name].format(rows=rows))
     assert max(differences(simplify(graph))) < 1e-13
     assert max(differences(gradient(graph))) < 1e-12
-
-
-LAYERS = """
-T, d = 192, 24
-
-@tile({rows})
-def attend(q, k, v):
-    i, j = arange(T)[:, None], arange(T)[None, :]
-    return softmax(where(j <= i, q @ k.T, -inf)) @ v
-
-def f(X: f32[T, d] = normal(0, 1), W: f32[3, d, d] = normal(0, 0.1), *, Y: f32[T, d] = normal(0, 1)):
-    for l in range(3):
-        X = X + attend(X @ W[0], X @ W[1], X @ W[2])
-    return sum(Y * X)
-"""
 
 
 @pytest.mark.parametrize("rows", ["rows=7", "rows=32", ""])
